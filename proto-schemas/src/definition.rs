@@ -1,0 +1,337 @@
+//! Definitions, as config-api publishes them and ingest and dispatcher hold them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use prost::Message as _;
+
+use crate::event::instant;
+use crate::id::{ProjectId, WebhookId};
+use crate::ledger::millis;
+use crate::{DecodeError, VERSION, check_version, wire};
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Identity.
+    pub id: ProjectId,
+    /// Its name in paths and subjects.
+    pub name: String,
+    /// Gone; kept so that a late message is refused for the right reason.
+    pub deleted: bool,
+}
+
+/// What a bearer of the token may do. The bucket's key is the token's SHA-256; the token itself is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The one project it is good for; `None` for every project.
+    pub project: Option<ProjectId>,
+    /// What it allows.
+    pub scopes: Vec<String>,
+    /// From when on it is refused, if ever.
+    pub expires_at: Option<Timestamp>,
+    /// Refused from now on.
+    pub revoked: bool,
+}
+
+/// A webhook as it applies: profile, webhook and defaults already resolved into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Identity.
+    pub id: WebhookId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its project's name.
+    pub project_name: String,
+    /// Its name.
+    pub name: String,
+    /// Counts the versions of the definition, from 1.
+    pub revision: u64,
+    /// Gone; kept so that late deliveries end with the right reason.
+    pub deleted: bool,
+    /// Whether it gets events.
+    pub state: WebhookState,
+    /// Where requests go, as it was normalised when it was saved.
+    pub url: String,
+    /// Event type patterns.
+    pub events: Vec<String>,
+    /// Headers of its own.
+    pub headers: Vec<Header>,
+    /// Sealed signing secret; `None` for an unsigned webhook.
+    pub sealed_secret: Option<String>,
+    /// Total time of one request, response included.
+    pub timeout: Duration,
+    /// Delays before each attempt; one entry is one attempt, so it is never empty.
+    pub ladder: Vec<Duration>,
+    /// How the body is made.
+    pub body: Body,
+    /// How the request is signed.
+    pub signature: Signature,
+    /// Whether a 3xx answer counts as delivered.
+    pub redirect_is_success: bool,
+}
+
+/// Who moves a webhook: the user creates it active, or pending where its URL is checked first (the check activates it);
+/// the user pauses and resumes it; deliveries fail or disable it, the user restarts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookState {
+    /// Its URL has not been checked.
+    Pending,
+    /// Gets events.
+    Active,
+    /// The user has paused it.
+    Paused,
+    /// Too many failures in a row.
+    Failed,
+    /// The receiver said it is gone.
+    Disabled,
+}
+
+impl WebhookState {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A header of a webhook's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Lower case.
+    pub name: String,
+    /// Its value.
+    pub value: HeaderValue,
+}
+
+/// A header's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// Readable by whoever may read the webhook.
+    Plain(String),
+    /// Protected: encrypted, and never given out again.
+    Sealed(String),
+}
+
+/// How a request's body is made from the event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// An object with these members, in this order.
+    Envelope(Vec<(String, EnvelopeSource)>),
+    /// The payload, with `type` put in front where it is an object without one.
+    Flat,
+    /// The payload as it came.
+    Raw,
+}
+
+/// Where an envelope's member comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvelopeSource {
+    /// The event's id.
+    EventId,
+    /// The event's type.
+    EventType,
+    /// When it happened.
+    Timestamp,
+    /// The project's name.
+    ProjectName,
+    /// The payload.
+    Data,
+}
+
+/// How requests are signed; both may be on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signature {
+    /// `webhook-id`, `webhook-timestamp`, `webhook-signature` (Standard Webhooks 1.0.0).
+    pub standard_webhooks: bool,
+    /// A header that holds `sha256=<hex HMAC-SHA256 of the body>`.
+    pub body_hmac_header: Option<String>,
+}
+
+impl Project {
+    /// The definition's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        wire::ProjectDefinition {
+            version: VERSION,
+            project_id: self.id.to_wire(),
+            name: self.name.clone(),
+            deleted: self.deleted,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not a definition this release can act on.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let wire = wire::ProjectDefinition::decode(bytes)?;
+        check_version(wire.version)?;
+        Ok(Self {
+            id: ProjectId::from_wire("project_id", &wire.project_id)?,
+            name: wire.name,
+            deleted: wire.deleted,
+        })
+    }
+}
+
+impl Token {
+    /// The definition's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        wire::TokenDefinition {
+            version: VERSION,
+            project_id: self.project.map(ProjectId::to_wire).unwrap_or_default(),
+            scopes: self.scopes.clone(),
+            expires_at_us: self.expires_at.map_or(0, Timestamp::as_microsecond),
+            revoked: self.revoked,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not a definition this release can act on.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let wire = wire::TokenDefinition::decode(bytes)?;
+        check_version(wire.version)?;
+        Ok(Self {
+            project: match wire.project_id.is_empty() {
+                true => None,
+                false => Some(ProjectId::from_wire("project_id", &wire.project_id)?),
+            },
+            scopes: wire.scopes,
+            expires_at: match wire.expires_at_us {
+                0 => None,
+                micros => Some(instant("expires_at_us", micros)?),
+            },
+            revoked: wire.revoked,
+        })
+    }
+}
+
+impl Webhook {
+    /// The definition's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        use wire::body_definition::Kind;
+        use wire::header_definition::Content;
+        let kind = match &self.body {
+            Body::Envelope(members) => Kind::Envelope(wire::EnvelopeBody {
+                members: members
+                    .iter()
+                    .map(|(name, source)| wire::EnvelopeMember {
+                        name: name.clone(),
+                        source: wire::EnvelopeSource::from(*source).into(),
+                    })
+                    .collect(),
+            }),
+            Body::Flat => Kind::Flat(wire::FlatBody {}),
+            Body::Raw => Kind::Raw(wire::RawBody {}),
+        };
+        wire::WebhookDefinition {
+            version: VERSION,
+            webhook_id: self.id.to_wire(),
+            project_id: self.project.to_wire(),
+            project_name: self.project_name.clone(),
+            name: self.name.clone(),
+            revision: self.revision,
+            deleted: self.deleted,
+            state: wire::WebhookState::from(self.state).into(),
+            url: self.url.clone(),
+            events: self.events.clone(),
+            headers: self
+                .headers
+                .iter()
+                .map(|header| wire::HeaderDefinition {
+                    name: header.name.clone(),
+                    content: Some(match &header.value {
+                        HeaderValue::Plain(value) => Content::Value(value.clone()),
+                        HeaderValue::Sealed(value) => Content::SealedValue(value.clone()),
+                    }),
+                })
+                .collect(),
+            sealed_secret: self.sealed_secret.clone().unwrap_or_default(),
+            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
+            ladder_ms: self.ladder.iter().copied().map(millis).collect(),
+            body: Some(wire::BodyDefinition { kind: Some(kind) }),
+            signature: Some(wire::SignatureDefinition {
+                standard_webhooks: self.signature.standard_webhooks,
+                body_hmac_header: self.signature.body_hmac_header.clone().unwrap_or_default(),
+            }),
+            redirect_is_success: self.redirect_is_success,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not a definition this release can act on.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        use wire::body_definition::Kind;
+        use wire::header_definition::Content;
+        let wire = wire::WebhookDefinition::decode(bytes)?;
+        check_version(wire.version)?;
+        if wire.ladder_ms.is_empty() {
+            return Err(DecodeError::Missing("ladder_ms"));
+        }
+        let signature = wire.signature.ok_or(DecodeError::Missing("signature"))?;
+        let body = match wire.body.and_then(|body| body.kind).ok_or(DecodeError::Missing("body"))? {
+            Kind::Envelope(envelope) => Body::Envelope(
+                envelope
+                    .members
+                    .into_iter()
+                    .map(|member| Ok((member.name, EnvelopeSource::from_wire(member.source)?)))
+                    .collect::<Result<_, DecodeError>>()?,
+            ),
+            Kind::Flat(wire::FlatBody {}) => Body::Flat,
+            Kind::Raw(wire::RawBody {}) => Body::Raw,
+        };
+        Ok(Self {
+            id: WebhookId::from_wire("webhook_id", &wire.webhook_id)?,
+            project: ProjectId::from_wire("project_id", &wire.project_id)?,
+            project_name: wire.project_name,
+            name: wire.name,
+            revision: wire.revision,
+            deleted: wire.deleted,
+            state: WebhookState::from_wire(wire.state)?,
+            url: wire.url,
+            events: wire.events,
+            headers: wire
+                .headers
+                .into_iter()
+                .map(|header| {
+                    Ok(Header {
+                        name: header.name,
+                        value: match header.content.ok_or(DecodeError::Missing("content"))? {
+                            Content::Value(value) => HeaderValue::Plain(value),
+                            Content::SealedValue(value) => HeaderValue::Sealed(value),
+                        },
+                    })
+                })
+                .collect::<Result<_, DecodeError>>()?,
+            sealed_secret: (!wire.sealed_secret.is_empty()).then_some(wire.sealed_secret),
+            timeout: Duration::from_millis(wire.timeout_ms.into()),
+            ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
+            body,
+            signature: Signature {
+                standard_webhooks: signature.standard_webhooks,
+                body_hmac_header: (!signature.body_hmac_header.is_empty()).then_some(signature.body_hmac_header),
+            },
+            redirect_is_success: wire.redirect_is_success,
+        })
+    }
+}
+
+crate::wire_enum!(WebhookState, "state", { Pending, Active, Paused, Failed, Disabled });
+crate::wire_enum!(EnvelopeSource, "source", { EventId, EventType, Timestamp, ProjectName, Data });

@@ -1,0 +1,28 @@
+//! Headers of NATS messages. A producer may set any of them; none is required.
+
+/// The producer's own id for the event; also what JetStream drops duplicates by, within the stream's window and **over
+/// all projects**. Producers therefore put the project in front, `<project>:<id>`; the front part is taken off again.
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// RFC 3339 instant at which the event happened. Absent: when JetStream stored it.
+pub const TIME: &str = "Posthaste-Time";
+/// A JSON object of strings that webhooks can be narrowed by.
+pub const ATTRIBUTES: &str = "Posthaste-Attributes";
+/// Media type of the body. Absent: `application/json`.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// W3C Trace Context.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Joins project and id into the value of [`MESSAGE_ID`].
+#[must_use]
+pub fn message_id(project: &str, event_id: &str) -> String {
+    format!("{project}:{event_id}")
+}
+
+/// The event id in a value of [`MESSAGE_ID`]: without `<project>:`, where the producer put it in front.
+#[must_use]
+pub fn event_id<'a>(message_id: &'a str, project_names: &[&str]) -> &'a str {
+    project_names
+        .iter()
+        .find_map(|name| message_id.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or(message_id)
+}

@@ -1,0 +1,365 @@
+//! Facts on their way to Postgres.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use prost::Message as _;
+
+use crate::event::{Event, instant};
+use crate::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use crate::{DecodeError, VERSION, check_version, subject, wire};
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// An event was accepted and fanned out.
+    EventAccepted(EventAccepted),
+    /// A message could not become an event.
+    EventRejected(EventRejected),
+    /// A request was made, or could not be.
+    AttemptFinished(AttemptFinished),
+    /// A lane had no room.
+    DeliveryDeferred(DeliveryDeferred),
+}
+
+/// The event, who it is owed to, and who was skipped and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventAccepted {
+    /// The event.
+    pub event: Event,
+    /// The webhooks a delivery was made for.
+    pub owed: Vec<WebhookId>,
+    /// The webhooks that match the event's type and get no delivery.
+    pub skipped: Vec<(WebhookId, SkipReason)>,
+}
+
+/// Why a webhook that matches an event's type gets no delivery of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// The webhook is paused, and drops what happens meanwhile.
+    Paused,
+    /// The webhook is disabled or has failed.
+    Disabled,
+    /// The event did not pass the webhook's attributes or filter.
+    Filtered,
+}
+
+impl SkipReason {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Filtered => "filtered",
+        }
+    }
+}
+
+/// A message that cannot become an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRejected {
+    /// Identity of the message, made like an event's.
+    pub key: EventKey,
+    /// The project, where the subject names one that exists.
+    pub project: Option<ProjectId>,
+    /// The subject it was published on.
+    pub subject: String,
+    /// One word of the closed list in `ingest::accept`.
+    pub reason: String,
+    /// What is wrong and what to do about it.
+    pub detail: String,
+    /// The first [`REJECTED_PAYLOAD_MAX`] bytes of the body.
+    pub payload: Bytes,
+    /// The whole body's size, in bytes.
+    pub payload_size: u64,
+    /// When JetStream stored it.
+    pub received_at: Timestamp,
+}
+
+/// How much of a rejected message's body is kept, in bytes.
+pub const REJECTED_PAYLOAD_MAX: usize = 64 * 1024;
+
+/// What one HTTP request came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptFinished {
+    /// Which attempt.
+    pub attempt: AttemptRef,
+    /// The event's id, as receivers see it.
+    pub event_id: String,
+    /// The event's type.
+    pub event_type: String,
+    /// The revision of the webhook's definition that the request was made by; 0 where there was none.
+    pub webhook_revision: u64,
+    /// When the request was begun.
+    pub started_at: Timestamp,
+    /// From begin to the end of the response.
+    pub duration: Duration,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The response's status code, if there was a response.
+    pub status: Option<u16>,
+    /// What went wrong, if anything.
+    pub error_class: Option<ErrorClass>,
+    /// What went wrong, in one line; empty if nothing did.
+    pub error: String,
+    /// The response's header lines.
+    pub response_headers: Vec<(String, String)>,
+    /// The first bytes of the response's body.
+    pub response_body: Bytes,
+    /// Whether the body went on.
+    pub response_truncated: bool,
+    /// How long the receiver asked us to wait, if it did.
+    pub retry_after: Option<Duration>,
+    /// SHA-256 of the request's body.
+    pub request_sha256: Bytes,
+    /// How often JetStream handed this attempt out; above 1 the receiver may have seen it before.
+    pub handed_out: u32,
+    /// The delays before each attempt, as the definition had them when the request was made.
+    pub ladder: Vec<Duration>,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver has it.
+    Delivered,
+    /// Not delivered; worth another attempt, if the ladder has one.
+    Failed,
+    /// Not delivered, and no later attempt can succeed.
+    FailedForGood,
+}
+
+/// What can go wrong with a request; the closed list of the log, the API and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The host's name has no usable answer.
+    Dns,
+    /// The address is one no webhook may go to.
+    RefusedAddress,
+    /// No connection.
+    Connect,
+    /// No TLS session.
+    Tls,
+    /// The deadline passed.
+    Timeout,
+    /// The receiver answered outside the success set.
+    Status,
+    /// The response's body broke off.
+    Body,
+    /// The webhook's definition is gone or cannot be used; no request was made.
+    Webhook,
+    /// Handed out too often without an end.
+    GaveUp,
+}
+
+impl ErrorClass {
+    /// The word in tables, JSON and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::RefusedAddress => "refused_address",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::Body => "body",
+            Self::Webhook => "webhook",
+            Self::GaveUp => "gave_up",
+        }
+    }
+}
+
+/// A lane had no room: the delivery waits in Postgres.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryDeferred {
+    /// Which attempt was not made.
+    pub attempt: AttemptRef,
+    /// Why, in a few words.
+    pub reason: String,
+    /// How long it makes sense to wait before it is released again.
+    pub retry_in: Duration,
+    /// When it was deferred.
+    pub deferred_at: Timestamp,
+}
+
+impl Fact {
+    /// The subject the fact is published on.
+    #[must_use]
+    pub const fn subject(&self) -> &'static str {
+        match self {
+            Self::EventAccepted(_) => subject::ledger::EVENT_ACCEPTED,
+            Self::EventRejected(_) => subject::ledger::EVENT_REJECTED,
+            Self::AttemptFinished(_) => subject::ledger::ATTEMPT_FINISHED,
+            Self::DeliveryDeferred(_) => subject::ledger::DELIVERY_DEFERRED,
+        }
+    }
+
+    /// The fact's `Nats-Msg-Id`: the same for the same fact, however often it is told.
+    #[must_use]
+    pub fn message_id(&self) -> String {
+        match self {
+            Self::EventAccepted(fact) => format!("e.{}", fact.event.key.as_uuid().as_simple()),
+            Self::EventRejected(fact) => format!("r.{}", fact.key.as_uuid().as_simple()),
+            Self::AttemptFinished(fact) => format!("a.{}", fact.attempt.delivery_message_id()),
+            Self::DeliveryDeferred(fact) => format!("d.{}", fact.attempt.delivery_message_id()),
+        }
+    }
+
+    /// The entry's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        use wire::ledger_entry::Fact as W;
+        let fact = match self {
+            Self::EventAccepted(fact) => W::EventAccepted(wire::EventAccepted {
+                event: Some(fact.event.to_wire()),
+                owed: fact.owed.iter().map(|id| id.to_wire()).collect(),
+                skipped: fact
+                    .skipped
+                    .iter()
+                    .map(|(webhook, reason)| wire::SkippedWebhook {
+                        webhook_id: webhook.to_wire(),
+                        reason: wire::SkipReason::from(*reason).into(),
+                    })
+                    .collect(),
+            }),
+            Self::EventRejected(fact) => W::EventRejected(wire::EventRejected {
+                key: fact.key.to_wire(),
+                project_id: fact.project.map(ProjectId::to_wire).unwrap_or_default(),
+                subject: fact.subject.clone(),
+                reason: fact.reason.clone(),
+                detail: fact.detail.clone(),
+                payload: fact.payload.clone(),
+                payload_size: fact.payload_size,
+                received_at_us: fact.received_at.as_microsecond(),
+            }),
+            Self::AttemptFinished(fact) => W::AttemptFinished(fact.to_wire()),
+            Self::DeliveryDeferred(fact) => W::DeliveryDeferred(wire::DeliveryDeferred {
+                r#ref: Some(fact.attempt.to_wire()),
+                reason: fact.reason.clone(),
+                retry_in_ms: millis(fact.retry_in),
+                deferred_at_us: fact.deferred_at.as_microsecond(),
+            }),
+        };
+        wire::LedgerEntry { version: VERSION, fact: Some(fact) }.encode_to_vec()
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not an entry this release can act on.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        use wire::ledger_entry::Fact as W;
+        let entry = wire::LedgerEntry::decode(bytes)?;
+        check_version(entry.version)?;
+        Ok(match entry.fact.ok_or(DecodeError::Missing("fact"))? {
+            W::EventAccepted(fact) => Self::EventAccepted(EventAccepted {
+                event: Event::from_wire(fact.event)?,
+                owed: fact
+                    .owed
+                    .iter()
+                    .map(|id| WebhookId::from_wire("owed", id))
+                    .collect::<Result<_, _>>()?,
+                skipped: fact
+                    .skipped
+                    .iter()
+                    .map(|skipped| {
+                        Ok((
+                            WebhookId::from_wire("webhook_id", &skipped.webhook_id)?,
+                            SkipReason::from_wire(skipped.reason)?,
+                        ))
+                    })
+                    .collect::<Result<_, DecodeError>>()?,
+            }),
+            W::EventRejected(fact) => Self::EventRejected(EventRejected {
+                key: EventKey::from_wire("key", &fact.key)?,
+                project: match fact.project_id.is_empty() {
+                    true => None,
+                    false => Some(ProjectId::from_wire("project_id", &fact.project_id)?),
+                },
+                subject: fact.subject,
+                reason: fact.reason,
+                detail: fact.detail,
+                payload: fact.payload,
+                payload_size: fact.payload_size,
+                received_at: instant("received_at_us", fact.received_at_us)?,
+            }),
+            W::AttemptFinished(fact) => Self::AttemptFinished(AttemptFinished::from_wire(fact)?),
+            W::DeliveryDeferred(fact) => Self::DeliveryDeferred(DeliveryDeferred {
+                attempt: AttemptRef::from_wire(fact.r#ref)?,
+                reason: fact.reason,
+                retry_in: Duration::from_millis(fact.retry_in_ms),
+                deferred_at: instant("deferred_at_us", fact.deferred_at_us)?,
+            }),
+        })
+    }
+}
+
+impl AttemptFinished {
+    fn to_wire(&self) -> wire::AttemptFinished {
+        wire::AttemptFinished {
+            r#ref: Some(self.attempt.to_wire()),
+            event_id: self.event_id.clone(),
+            event_type: self.event_type.clone(),
+            webhook_revision: self.webhook_revision,
+            started_at_us: self.started_at.as_microsecond(),
+            duration_us: u32::try_from(self.duration.as_micros()).unwrap_or(u32::MAX),
+            outcome: wire::Outcome::from(self.outcome).into(),
+            status: self.status.map_or(0, u32::from),
+            error_class: self
+                .error_class
+                .map_or(wire::ErrorClass::Unspecified, wire::ErrorClass::from)
+                .into(),
+            error: self.error.clone(),
+            response_headers: self
+                .response_headers
+                .iter()
+                .map(|(name, value)| wire::Header { name: name.clone(), value: value.clone() })
+                .collect(),
+            response_body: self.response_body.clone(),
+            response_truncated: self.response_truncated,
+            retry_after_ms: self.retry_after.map_or(0, millis),
+            request_sha256: self.request_sha256.clone(),
+            handed_out: self.handed_out,
+            ladder_ms: self.ladder.iter().copied().map(millis).collect(),
+        }
+    }
+
+    fn from_wire(wire: wire::AttemptFinished) -> Result<Self, DecodeError> {
+        Ok(Self {
+            attempt: AttemptRef::from_wire(wire.r#ref)?,
+            event_id: wire.event_id,
+            event_type: wire.event_type,
+            webhook_revision: wire.webhook_revision,
+            started_at: instant("started_at_us", wire.started_at_us)?,
+            duration: Duration::from_micros(wire.duration_us.into()),
+            outcome: Outcome::from_wire(wire.outcome)?,
+            status: match wire.status {
+                0 => None,
+                status => Some(u16::try_from(status).map_err(|_| DecodeError::Invalid {
+                    field: "status",
+                    found: status.to_string(),
+                })?),
+            },
+            error_class: ErrorClass::known(wire.error_class)?,
+            error: wire.error,
+            response_headers: wire.response_headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            response_body: wire.response_body,
+            response_truncated: wire.response_truncated,
+            retry_after: (wire.retry_after_ms > 0).then(|| Duration::from_millis(wire.retry_after_ms)),
+            request_sha256: wire.request_sha256,
+            handed_out: wire.handed_out,
+            ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
+        })
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+crate::wire_enum!(SkipReason, "reason", { Paused, Disabled, Filtered });
+crate::wire_enum!(Outcome, "outcome", { Delivered, Failed, FailedForGood });
+crate::wire_enum!(ErrorClass, "error_class", { Dns, RefusedAddress, Connect, Tls, Timeout, Status, Body, Webhook, GaveUp });

@@ -1,0 +1,76 @@
+//! Streams, consumers and the CONFIG bucket: their names, and what every service insists on when it finds them.
+//!
+//! All three streams are work queues: an acked message is gone from the stream itself. A limits stream keeps what was
+//! acked in a consumer state that is flushed lazily, and hands it out again after the server was killed.
+
+use std::time::Duration;
+
+use crate::id::{ProjectId, WebhookId};
+
+/// One of the three streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Name in JetStream.
+    pub name: &'static str,
+    /// What it captures.
+    pub subjects: &'static str,
+    /// The one durable consumer that works it off.
+    pub consumer: &'static str,
+}
+
+/// What producers published and ingest has not worked off.
+pub const EVENTS: Stream = Stream { name: "EVENTS", subjects: "events.>", consumer: "ingest" };
+/// Attempts that are due now.
+pub const DELIVERIES: Stream = Stream { name: "DELIVERIES", subjects: "deliveries.>", consumer: "dispatcher" };
+/// Facts on their way to Postgres.
+pub const LEDGER: Stream = Stream { name: "LEDGER", subjects: "ledger.>", consumer: "recorder" };
+
+/// How long JetStream remembers message ids, in every stream.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+
+/// The key-value bucket with every definition ingest and dispatcher work by.
+pub const CONFIG_BUCKET: &str = "CONFIG";
+
+/// Keys of the CONFIG bucket.
+pub mod config_key {
+    use super::{ProjectId, WebhookId};
+    use std::str::FromStr as _;
+
+    /// What a key of the bucket names.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Key {
+        /// A project's definition.
+        Project(ProjectId),
+        /// A token's definition, by the SHA-256 of the token in lower-case hexadecimal.
+        Token(String),
+        /// A webhook's definition.
+        Webhook(ProjectId, WebhookId),
+    }
+
+    impl Key {
+        /// The key as the bucket knows it.
+        #[must_use]
+        pub fn to_text(&self) -> String {
+            match self {
+                Self::Project(project) => format!("project.{project}"),
+                Self::Token(hash) => format!("token.{hash}"),
+                Self::Webhook(project, webhook) => format!("webhook.{project}.{webhook}"),
+            }
+        }
+
+        /// Reads a key of the bucket; `None` for one this release does not know.
+        #[must_use]
+        pub fn parse(text: &str) -> Option<Self> {
+            let (kind, rest) = text.split_once('.')?;
+            match kind {
+                "project" => ProjectId::from_str(rest).ok().map(Self::Project),
+                "token" => Some(Self::Token(rest.to_owned())),
+                "webhook" => {
+                    let (project, webhook) = rest.split_once('.')?;
+                    Some(Self::Webhook(ProjectId::from_str(project).ok()?, WebhookId::from_str(webhook).ok()?))
+                }
+                _ => None,
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Subjects. User text reaches a subject only after the checks in [`crate::id`].
+
+use crate::id::{ProjectId, WebhookId};
+
+/// `events.<project>.<event type>`: what producers publish on. The project is its name or its id.
+#[must_use]
+pub fn event(project: &str, event_type: &str) -> String {
+    format!("events.{project}.{event_type}")
+}
+
+/// What an `events.…` subject names, or `None` where a part is missing.
+#[must_use]
+pub fn parse_event(subject: &str) -> Option<(&str, &str)> {
+    let (project, event_type) = subject.strip_prefix("events.")?.split_once('.')?;
+    Some((project, event_type))
+}
+
+/// `deliveries.<project>.<webhook>`
+#[must_use]
+pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
+    format!("deliveries.{}.{}", project.as_uuid().as_simple(), webhook.as_uuid().as_simple())
+}
+
+/// The kinds of ledger entries; the last part of their subject.
+pub mod ledger {
+    /// `EventAccepted`
+    pub const EVENT_ACCEPTED: &str = "ledger.event-accepted";
+    /// `EventRejected`
+    pub const EVENT_REJECTED: &str = "ledger.event-rejected";
+    /// `AttemptFinished`
+    pub const ATTEMPT_FINISHED: &str = "ledger.attempt-finished";
+    /// `DeliveryDeferred`
+    pub const DELIVERY_DEFERRED: &str = "ledger.delivery-deferred";
+}
