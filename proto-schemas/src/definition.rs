@@ -286,7 +286,11 @@ impl Webhook {
             return Err(DecodeError::Missing("ladder_ms"));
         }
         let signature = wire.signature.ok_or(DecodeError::Missing("signature"))?;
-        let body = match wire.body.and_then(|body| body.kind).ok_or(DecodeError::Missing("body"))? {
+        let body = match wire
+            .body
+            .and_then(|body| body.kind)
+            .ok_or(DecodeError::Missing("body"))?
+        {
             Kind::Envelope(envelope) => Body::Envelope(
                 envelope
                     .members

@@ -81,10 +81,18 @@ impl Event {
 /// Whether `content_type` says JSON: empty, `application/json` or `…+json`, parameters ignored (RFC 6838 §4.2.8).
 #[must_use]
 pub fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     essence.is_empty() || essence == "application/json" || essence.ends_with("+json")
 }
 
 pub(crate) fn instant(field: &'static str, micros: i64) -> Result<Timestamp, DecodeError> {
-    Timestamp::from_microsecond(micros).map_err(|error| DecodeError::Invalid { field, found: error.to_string() })
+    Timestamp::from_microsecond(micros).map_err(|error| DecodeError::Invalid {
+        field,
+        found: error.to_string(),
+    })
 }

@@ -1,6 +1,6 @@
 //! Ids. Each kind has a type of its own, so that one cannot be passed for another.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -120,8 +120,7 @@ pub const EVENT_ID_MAX: usize = 64;
 /// (Standard Webhooks 1.0.0); no NATS metacharacter: it becomes part of message ids.
 #[must_use]
 pub fn is_event_id(id: &str) -> bool {
-    (1..=EVENT_ID_MAX).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=EVENT_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Longest event type, in bytes.
@@ -132,9 +131,12 @@ pub const EVENT_TYPE_MAX: usize = 128;
 #[must_use]
 pub fn is_event_type(event_type: &str) -> bool {
     event_type.len() <= EVENT_TYPE_MAX
-        && event_type
-            .split('.')
-            .all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
+        && event_type.split('.').all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        })
 }
 
 /// Whether `name` may be a project's name: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit, and not
@@ -142,7 +144,9 @@ pub fn is_event_type(event_type: &str) -> bool {
 #[must_use]
 pub fn is_project_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
         && Uuid::parse_str(name).is_err()
@@ -171,14 +175,14 @@ impl AttemptRef {
     /// again within the duplicate window must not be taken for its first release.
     #[must_use]
     pub fn delivery_message_id(&self) -> String {
-        format!(
-            "{}.{}.{}.{}.{}",
-            self.event.0.as_simple(),
-            self.webhook.0.as_simple(),
-            self.run,
-            self.attempt,
-            self.release
-        )
+        use base64::Engine as _;
+        let mut bytes = [0_u8; 32];
+        bytes[..16].copy_from_slice(self.event.0.as_bytes());
+        bytes[16..].copy_from_slice(self.webhook.0.as_bytes());
+        let mut id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        // Writing to a String cannot fail.
+        let _ = write!(id, ".{}.{}.{}", self.run, self.attempt, self.release);
+        id
     }
 
     /// The id of the attempt in the log and in the API: `att_` and 54 base64url digits. It holds the whole reference, so
@@ -226,7 +230,9 @@ impl AttemptRef {
 #[must_use]
 pub fn parse_attempt_id(id: &str) -> Option<(EventKey, WebhookId, u32, u32)> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(id.strip_prefix("att_")?).ok()?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(id.strip_prefix("att_")?)
+        .ok()?;
     let bytes: [u8; 40] = bytes.try_into().ok()?;
     let part = |at: usize| -> [u8; 16] { std::array::from_fn(|i| bytes[at + i]) };
     let number = |at: usize| u32::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));

@@ -197,17 +197,6 @@ impl Fact {
         }
     }
 
-    /// The fact's `Nats-Msg-Id`: the same for the same fact, however often it is told.
-    #[must_use]
-    pub fn message_id(&self) -> String {
-        match self {
-            Self::EventAccepted(fact) => format!("e.{}", fact.event.key.as_uuid().as_simple()),
-            Self::EventRejected(fact) => format!("r.{}", fact.key.as_uuid().as_simple()),
-            Self::AttemptFinished(fact) => format!("a.{}", fact.attempt.delivery_message_id()),
-            Self::DeliveryDeferred(fact) => format!("d.{}", fact.attempt.delivery_message_id()),
-        }
-    }
-
     /// The entry's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -243,7 +232,11 @@ impl Fact {
                 deferred_at_us: fact.deferred_at.as_microsecond(),
             }),
         };
-        wire::LedgerEntry { version: VERSION, fact: Some(fact) }.encode_to_vec()
+        wire::LedgerEntry {
+            version: VERSION,
+            fact: Some(fact),
+        }
+        .encode_to_vec()
     }
 
     /// Reads an entry.
@@ -316,7 +309,10 @@ impl AttemptFinished {
             response_headers: self
                 .response_headers
                 .iter()
-                .map(|(name, value)| wire::Header { name: name.clone(), value: value.clone() })
+                .map(|(name, value)| wire::Header {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
                 .collect(),
             response_body: self.response_body.clone(),
             response_truncated: self.response_truncated,
@@ -345,7 +341,11 @@ impl AttemptFinished {
             },
             error_class: ErrorClass::known(wire.error_class)?,
             error: wire.error,
-            response_headers: wire.response_headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            response_headers: wire
+                .response_headers
+                .into_iter()
+                .map(|header| (header.name, header.value))
+                .collect(),
             response_body: wire.response_body,
             response_truncated: wire.response_truncated,
             retry_after: (wire.retry_after_ms > 0).then(|| Duration::from_millis(wire.retry_after_ms)),

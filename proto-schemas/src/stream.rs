@@ -19,11 +19,23 @@ pub struct Stream {
 }
 
 /// What producers published and ingest has not worked off.
-pub const EVENTS: Stream = Stream { name: "EVENTS", subjects: "events.>", consumer: "ingest" };
+pub const EVENTS: Stream = Stream {
+    name: "EVENTS",
+    subjects: "events.>",
+    consumer: "ingest",
+};
 /// Attempts that are due now.
-pub const DELIVERIES: Stream = Stream { name: "DELIVERIES", subjects: "deliveries.>", consumer: "dispatcher" };
+pub const DELIVERIES: Stream = Stream {
+    name: "DELIVERIES",
+    subjects: "deliveries.>",
+    consumer: "dispatcher",
+};
 /// Facts on their way to Postgres.
-pub const LEDGER: Stream = Stream { name: "LEDGER", subjects: "ledger.>", consumer: "recorder" };
+pub const LEDGER: Stream = Stream {
+    name: "LEDGER",
+    subjects: "ledger.>",
+    consumer: "recorder",
+};
 
 /// How long JetStream remembers message ids, in every stream.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -67,7 +79,10 @@ pub mod config_key {
                 "token" => Some(Self::Token(rest.to_owned())),
                 "webhook" => {
                     let (project, webhook) = rest.split_once('.')?;
-                    Some(Self::Webhook(ProjectId::from_str(project).ok()?, WebhookId::from_str(webhook).ok()?))
+                    Some(Self::Webhook(
+                        ProjectId::from_str(project).ok()?,
+                        WebhookId::from_str(webhook).ok()?,
+                    ))
                 }
                 _ => None,
             }

@@ -18,7 +18,11 @@ pub fn parse_event(subject: &str) -> Option<(&str, &str)> {
 /// `deliveries.<project>.<webhook>`
 #[must_use]
 pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
-    format!("deliveries.{}.{}", project.as_uuid().as_simple(), webhook.as_uuid().as_simple())
+    format!(
+        "deliveries.{}.{}",
+        project.as_uuid().as_simple(),
+        webhook.as_uuid().as_simple()
+    )
 }
 
 /// The kinds of ledger entries; the last part of their subject.

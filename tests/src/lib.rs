@@ -1,1 +1,17 @@
-//! 
+//! The harness of the end-to-end tests and of the benchmark: real processes of Posthaste over a private nats-server and
+//! Postgres, scripted receivers, and a small client.
+//!
+//! Everything is private to one [`Cluster`] and gone with it. Nothing waits for a fixed time: [`eventually`] looks again
+//! until a condition holds or a deadline has passed.
+
+mod api;
+mod cluster;
+mod producer;
+mod receiver;
+mod wait;
+
+pub use api::Api;
+pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
+pub use producer::Producer;
+pub use receiver::{Answer, Received, Receiver};
+pub use wait::{eventually, eventually_within};

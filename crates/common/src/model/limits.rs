@@ -1,0 +1,65 @@
+//! How far a profile or a webhook may go with retries and timeouts.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How many attempts a delivery may have. Above fifty a receiver is not retried but besieged.
+pub const ATTEMPTS: RangeInclusive<usize> = 1..=50;
+
+/// Longest delay before one attempt. The record of an event is kept for longer than a ladder of a few of these.
+pub const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Total time one request may be given. Below, no connection over a continent is made; above, a lane is blocked by a
+/// receiver that will not answer.
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// Whether these can be the delays before each attempt.
+///
+/// # Errors
+/// Which delay is wrong, where it is one of them, and why.
+pub fn check_ladder(delays: &[Duration]) -> Result<(), (Option<usize>, String)> {
+    if !ATTEMPTS.contains(&delays.len()) {
+        let (least, most) = (ATTEMPTS.start(), ATTEMPTS.end());
+        return Err((
+            None,
+            format!("give {least} to {most} delays, one for each attempt, the first one's included"),
+        ));
+    }
+    match delays.iter().position(|delay| *delay > DELAY_MAX) {
+        Some(index) => Err((Some(index), "a delay is at most 7 days".to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Whether this can be a request's timeout.
+///
+/// # Errors
+/// Why not.
+pub fn check_timeout(timeout: Duration) -> Result<(), String> {
+    match TIMEOUT.contains(&timeout) {
+        true => Ok(()),
+        false => Err("a timeout is from 100ms to 1m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ladder_has_one_to_fifty_delays_of_at_most_a_week() {
+        assert!(check_ladder(&[]).is_err());
+        assert!(check_ladder(&[DELAY_MAX]).is_ok());
+        assert!(check_ladder(&[Duration::ZERO; 50]).is_ok());
+        assert!(check_ladder(&[Duration::ZERO; 51]).is_err());
+        let (place, _) = check_ladder(&[Duration::ZERO, DELAY_MAX + Duration::from_millis(1)]).unwrap_err();
+        assert_eq!(place, Some(1));
+    }
+
+    #[test]
+    fn a_timeout_is_at_most_a_minute() {
+        for (millis, good) in [(0, false), (99, false), (100, true), (60_000, true), (60_001, false)] {
+            assert_eq!(check_timeout(Duration::from_millis(millis)).is_ok(), good, "{millis}");
+        }
+    }
+}

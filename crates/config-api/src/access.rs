@@ -1,0 +1,167 @@
+//! Who may do what.
+//!
+//! A handler says what it needs by its arguments: [`InProject`] is a project the token may see and a scope it has, the
+//! scope being part of the type, so a handler cannot forget to ask. A project of another's is not there (404), so that
+//! nobody learns which there are; a scope that is missing is named (403).
+//!
+//! Tokens are looked up in Postgres for each request: here a revoked token is refused at once.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use common::http::auth::bearer;
+use common::http::{Code, Path, Problem};
+use common::token::{self, Scope};
+use proto_schemas::id::ProjectId;
+use store::projects::Project;
+use store::{Connection, projects, tokens};
+use uuid::Uuid;
+
+use crate::api::{Api, failed};
+
+/// Whoever bears the request's token.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token.
+    pub token: Uuid,
+    /// The one project it is good for; `None` for every project.
+    pub project: Option<ProjectId>,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Refuses a token without the scope.
+    ///
+    /// # Errors
+    /// 403, naming the scope.
+    pub fn require(&self, needed: Scope) -> Result<(), Problem> {
+        match self.scopes.iter().any(|scope| scope.allows(needed)) {
+            true => Ok(()),
+            false => Err(Problem::new(
+                Code::MissingScope,
+                format!("the token lacks the scope `{needed}`"),
+            )),
+        }
+    }
+
+    async fn of(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
+        let refused = || {
+            Problem::new(
+                Code::Unauthenticated,
+                "the token is not known, has expired or was revoked",
+            )
+        };
+        let hash = token::hash(bearer(&parts.headers)?);
+        let token = tokens::by_hash(connection, &hash)
+            .await
+            .map_err(failed)?
+            .ok_or_else(refused)?;
+        if token.revoked_at.is_some() || token.expires_at.is_some_and(|expiry| expiry <= api.clock.now()) {
+            return Err(refused());
+        }
+        // A scope that a newer release has added allows nothing here.
+        let scopes = token.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
+        Ok(Self {
+            token: token.id,
+            project: token.project,
+            scopes,
+        })
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        Self::of(parts, api, &mut *api.store.connection().await.map_err(failed)?).await
+    }
+}
+
+/// The administrator: a token that is good for every project, with the scope `admin`.
+#[derive(Debug, Clone)]
+pub struct Administrator(pub Caller);
+
+impl FromRequestParts<Arc<Api>> for Administrator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, api).await?;
+        caller.require(Scope::Admin)?;
+        match caller.project {
+            None => Ok(Self(caller)),
+            Some(_) => Err(Problem::new(
+                Code::MissingScope,
+                "the scope `admin` for every project is needed; this token is good for one project only",
+            )),
+        }
+    }
+}
+
+/// A scope as a type.
+pub trait Needs: Send + Sync {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+/// `admin`
+#[derive(Debug, Clone, Copy)]
+pub struct Admin;
+/// `configure`
+#[derive(Debug, Clone, Copy)]
+pub struct Configure;
+/// `read`
+#[derive(Debug, Clone, Copy)]
+pub struct Read;
+
+impl Needs for Admin {
+    const SCOPE: Scope = Scope::Admin;
+}
+
+impl Needs for Configure {
+    const SCOPE: Scope = Scope::Configure;
+}
+
+impl Needs for Read {
+    const SCOPE: Scope = Scope::Read;
+}
+
+/// The project that the path's `{project}` names or identifies, which the caller may see, with the scope `N`.
+#[derive(Debug, Clone)]
+pub struct InProject<N> {
+    /// Who calls.
+    pub caller: Caller,
+    /// The project.
+    pub project: Project,
+    scope: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<Arc<Api>> for InProject<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let mut connection = api.store.connection().await.map_err(failed)?;
+        let caller = Caller::of(parts, api, &mut connection).await?;
+        let absent = || Problem::new(Code::NotFound, "there is no such project, or the token is for another");
+        let Path(mut path) = Path::<HashMap<String, String>>::from_request_parts(parts, api).await?;
+        let named = path.remove("project").ok_or_else(absent)?;
+        let project = match Uuid::parse_str(&named) {
+            Ok(id) => {
+                let found = projects::by_ids(&mut connection, &[ProjectId::from_uuid(id)]).await;
+                found.map_err(failed)?.into_iter().next()
+            }
+            Err(_) => projects::by_name(&mut connection, &named).await.map_err(failed)?,
+        };
+        let project = project
+            .filter(|project| caller.project.is_none_or(|own| own == project.id))
+            .ok_or_else(absent)?;
+        caller.require(N::SCOPE)?;
+        Ok(Self {
+            caller,
+            project,
+            scope: PhantomData,
+        })
+    }
+}

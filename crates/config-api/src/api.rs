@@ -1,0 +1,67 @@
+//! What every handler works with.
+
+use std::sync::Arc;
+
+use common::clock::Clock;
+use common::crypto::KeyRing;
+use common::egress::Guard;
+use common::http::{Code, Problem};
+use common::profile::Profiles;
+use jiff::Timestamp;
+use proto_schemas::stream::config_key::Key;
+use rand::Rng;
+use store::{Connection, Store, outbox};
+use uuid::Uuid;
+
+use crate::relay::Publication;
+
+/// What every handler works with.
+#[derive(Debug)]
+pub struct Api {
+    /// Postgres.
+    pub store: Store,
+    /// Seals secrets.
+    pub keys: KeyRing,
+    /// What projects may name.
+    pub profiles: Arc<Profiles>,
+    /// Where webhooks may go.
+    pub guard: Guard,
+    /// Time of what is written, and of tokens' expiry.
+    pub clock: Clock,
+    /// Brings what was written to ingest and dispatcher.
+    pub publication: Publication,
+}
+
+impl Api {
+    /// The present instant, as Postgres will give it back.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+}
+
+/// A new id; ids sort by the time they were made (UUID version 7).
+#[must_use]
+pub fn new_id(now: Timestamp, rng: &mut impl Rng) -> Uuid {
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+/// Says, in the transaction that makes it so, that a definition has changed.
+///
+/// # Errors
+/// A [`Problem`] where Postgres fails.
+pub async fn note_changed(connection: &mut Connection, key: &Key) -> Result<(), Problem> {
+    outbox::append(connection, &[key.to_text()]).await.map_err(failed)
+}
+
+/// What a failure of Postgres is to a client.
+pub fn failed(error: store::Error) -> Problem {
+    match error.is_transient() {
+        true => Problem::from(Code::Unavailable).because(error),
+        false => Problem::internal(error),
+    }
+}

@@ -1,0 +1,263 @@
+use common::egress;
+use common::profile::Profiles;
+use jiff::Timestamp;
+use proto_schemas::id::{ProjectId, WebhookId};
+use secrecy::ExposeSecret as _;
+use uuid::Uuid;
+
+use super::*;
+
+struct World {
+    guard: Guard,
+    profiles: Profiles,
+    keys: KeyRing,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            guard: Guard::new(&egress::Config::default()).unwrap(),
+            profiles: Profiles::load(&common::profile::Config::default()).unwrap(),
+            keys: KeyRing::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),
+        }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            guard: &self.guard,
+            profile: self.profiles.get("cloudthinker").unwrap(),
+            keys: &self.keys,
+        }
+    }
+
+    fn open(&self, webhook: &Webhook, field: &str, sealed: &str) -> String {
+        let context = Context {
+            project: webhook.project,
+            object: webhook.id.as_uuid(),
+            field,
+        };
+        let plain = self.keys.open(&context, sealed).unwrap();
+        String::from_utf8(plain.expose_secret().to_vec()).unwrap()
+    }
+}
+
+fn blank() -> Webhook {
+    Webhook {
+        id: WebhookId::from_uuid(Uuid::from_u128(2)),
+        project: ProjectId::from_uuid(Uuid::from_u128(1)),
+        name: "slack".to_owned(),
+        url: "https://example.com/".to_owned(),
+        events: vec!["*".to_owned()],
+        headers: Vec::new(),
+        sealed_secret: None,
+        active: true,
+        retry: None,
+        timeout: None,
+        revision: 1,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+        deleted_at: None,
+    }
+}
+
+fn header(key: &str, value: Option<&str>, protected: Option<bool>) -> HeaderChange {
+    HeaderChange {
+        key: key.to_owned(),
+        value: value.map(str::to_owned),
+        protected,
+    }
+}
+
+fn with_headers(headers: Vec<HeaderChange>) -> Changes {
+    Changes {
+        headers: Some(headers),
+        ..Changes::default()
+    }
+}
+
+fn pointers(errors: &[FieldError]) -> Vec<&str> {
+    errors.iter().map(|error| error.pointer.as_str()).collect()
+}
+
+#[test]
+fn no_changes_change_nothing() {
+    let world = World::new();
+    let mut webhook = blank();
+    Changes::default().apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook, blank());
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let world = World::new();
+    let changes = Changes {
+        name: Some(String::new()),
+        url: Some("http://127.0.0.1/".to_owned()),
+        events: Some(vec!["a".to_owned(), "a.*.b".to_owned()]),
+        secret: Some("short".to_owned()),
+        headers: Some(vec![
+            header("Host", Some("x"), None),
+            header("X-A", Some("a\nb"), None),
+            header("x-a", Some("b"), None),
+        ]),
+        retry: Some(Some(Retry::Delays(Vec::new()))),
+        timeout: Some(Some(Duration::from_secs(61))),
+        ..Changes::default()
+    };
+    let errors = changes.apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(
+        pointers(&errors),
+        [
+            "#/name",
+            "#/url",
+            "#/events/1",
+            "#/secret",
+            "#/headers/0/key",
+            "#/headers/1/value",
+            "#/headers/2/key",
+            "#/retry/delays",
+            "#/timeout"
+        ]
+    );
+}
+
+#[test]
+fn an_address_is_stored_as_it_will_be_sent_to() {
+    let world = World::new();
+    let mut webhook = blank();
+    let changes = Changes {
+        url: Some("HTTPS://EXAMPLE.com:443/a/../b?q=1".to_owned()),
+        ..Changes::default()
+    };
+    changes.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook.url, "https://example.com/b?q=1");
+}
+
+#[test]
+fn secrets_and_protected_headers_are_stored_sealed() {
+    let world = World::new();
+    let mut webhook = blank();
+    let changes = Changes {
+        secret: Some("a secret of mine".to_owned()),
+        headers: Some(vec![
+            header("Authorization", Some("Bearer canary"), None),
+            header("X-Team", Some("blue"), None),
+            header("X-Own", Some("hidden"), Some(true)),
+            header("X-Public-Key", Some("readable"), Some(false)),
+        ]),
+        ..Changes::default()
+    };
+    changes.apply(&mut webhook, &world.rules()).unwrap();
+    assert!(!format!("{webhook:?}").contains("canary"));
+    let sealed = webhook.sealed_secret.clone().unwrap();
+    assert_eq!(world.open(&webhook, "secret", &sealed), "a secret of mine");
+    let HeaderValue::Sealed(sealed) = &webhook.headers[0].value else {
+        panic!("not sealed")
+    };
+    assert_eq!(world.open(&webhook, "header:authorization", sealed), "Bearer canary");
+    assert_eq!(webhook.headers[1].value, HeaderValue::Plain("blue".to_owned()));
+    assert!(matches!(webhook.headers[2].value, HeaderValue::Sealed(_)));
+    assert_eq!(webhook.headers[3].value, HeaderValue::Plain("readable".to_owned()));
+}
+
+#[test]
+fn a_header_without_a_value_keeps_the_stored_one() {
+    let world = World::new();
+    let mut webhook = blank();
+    let first = vec![
+        header("Authorization", Some("canary"), None),
+        header("X-Team", Some("blue"), None),
+    ];
+    with_headers(first).apply(&mut webhook, &world.rules()).unwrap();
+    let before = webhook.headers.clone();
+
+    let second = vec![header("authorization", None, None), header("X-Team", None, None)];
+    with_headers(second).apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook.headers[0].value, before[0].value);
+    assert_eq!(webhook.headers[1].value, before[1].value);
+
+    // Given a new value, it stays what it was: protected.
+    with_headers(vec![header("Authorization", Some("new"), None)])
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    assert!(matches!(webhook.headers[0].value, HeaderValue::Sealed(_)));
+    assert_eq!(webhook.headers.len(), 1);
+}
+
+#[test]
+fn a_protected_value_does_not_become_readable() {
+    let world = World::new();
+    let mut webhook = blank();
+    with_headers(vec![header("X-A", Some("hidden"), Some(true))])
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    let revealing = with_headers(vec![header("X-A", None, Some(false))]);
+    let errors = revealing.apply(&mut webhook.clone(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/headers/0/value"]);
+
+    // The other way round is no loss.
+    with_headers(vec![header("X-A", Some("seen"), Some(false))])
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    with_headers(vec![header("X-A", None, Some(true))])
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    let HeaderValue::Sealed(sealed) = &webhook.headers[0].value else {
+        panic!("not sealed")
+    };
+    assert_eq!(world.open(&webhook, "header:x-a", sealed), "seen");
+}
+
+#[test]
+fn a_header_without_a_value_needs_a_stored_one() {
+    let world = World::new();
+    let errors = with_headers(vec![header("X-A", None, None)])
+        .apply(&mut blank(), &world.rules())
+        .unwrap_err();
+    assert_eq!(pointers(&errors), ["#/headers/0/value"]);
+}
+
+#[test]
+fn headers_have_limits_together() {
+    let world = World::new();
+    let many = (0..33).map(|i| header(&format!("X-{i}"), Some(""), None)).collect();
+    let errors = with_headers(many).apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/headers"]);
+
+    let large = (0..5)
+        .map(|i| header(&format!("X-{i}"), Some(&"v".repeat(4096)), None))
+        .collect();
+    let errors = with_headers(large).apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/headers"]);
+}
+
+#[test]
+fn the_header_a_profile_signs_with_is_reserved() {
+    let world = World::new();
+    let changes = with_headers(vec![header("x-cloudthinker-signature", Some("sha256=0"), None)]);
+    let errors = changes.apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/headers/0/key"]);
+}
+
+#[test]
+fn retry_and_timeout_go_back_to_the_profiles() {
+    let world = World::new();
+    let mut webhook = blank();
+    let own = Changes {
+        retry: Some(Some(Retry::Never)),
+        timeout: Some(Some(Duration::from_secs(5))),
+        ..Changes::default()
+    };
+    own.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(
+        (webhook.retry.clone(), webhook.timeout),
+        (Some(Retry::Never), Some(Duration::from_secs(5)))
+    );
+    let profiles = Changes {
+        retry: Some(None),
+        timeout: Some(None),
+        ..Changes::default()
+    };
+    profiles.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!((webhook.retry, webhook.timeout), (None, None));
+}

@@ -1,0 +1,231 @@
+//! `/v1/projects/{project}/attempts`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
+use jiff::Timestamp;
+use proto_schemas::id::{EventKey, WebhookId, parse_attempt_id};
+use serde::{Deserialize, Serialize};
+use store::log::{self, Attempt, AttemptCursor, AttemptFilter, Response, StatusFilter};
+use uuid::Uuid;
+
+use super::json::Text;
+use super::webhook_filter;
+use crate::access::{InProject, Read};
+use crate::api::{Api, failed};
+
+/// Which attempts.
+#[derive(Debug, Deserialize)]
+pub(super) struct Filter {
+    event_id: Option<String>,
+    r#type: Option<String>,
+    webhook: Option<String>,
+    status: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    #[serde(flatten)]
+    page: PageQuery,
+}
+
+/// Where a page ends.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor(Timestamp, Uuid, Uuid, u32, u32);
+
+/// An attempt.
+#[derive(Debug, Serialize)]
+pub(super) struct AttemptView {
+    id: String,
+    event_id: String,
+    event_type: String,
+    webhook: Uuid,
+    webhook_name: Option<String>,
+    webhook_revision: u64,
+    attempt: u32,
+    run: u32,
+    status: Option<u16>,
+    duration_ms: f64,
+    outcome: String,
+    error_class: Option<String>,
+    error: Option<String>,
+    started_at: Timestamp,
+    next_attempt_at: Option<Timestamp>,
+    /// Above 1: a process died or lost its connection, and the receiver may have seen this attempt more than once.
+    handed_out: u32,
+}
+
+/// An attempt and what came back.
+#[derive(Debug, Serialize)]
+pub(super) struct AttemptWithResponse {
+    #[serde(flatten)]
+    attempt: AttemptView,
+    /// Null where no response came.
+    response: Option<ResponseView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ResponseView {
+    headers: Vec<HeaderLine>,
+    #[serde(flatten)]
+    body: Text,
+    truncated: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct HeaderLine {
+    key: String,
+    value: String,
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            id: attempt.attempt.attempt_id(),
+            event_id: attempt.event_id,
+            event_type: attempt.event_type,
+            webhook: attempt.attempt.webhook.as_uuid(),
+            webhook_name: attempt.webhook_name,
+            webhook_revision: attempt.webhook_revision,
+            attempt: attempt.attempt.attempt,
+            run: attempt.attempt.run,
+            status: attempt.status,
+            duration_ms: attempt.duration.as_secs_f64() * 1000.0,
+            outcome: attempt.outcome,
+            error_class: attempt.error_class,
+            error: attempt.error,
+            started_at: attempt.started_at,
+            next_attempt_at: attempt.next_attempt_at,
+            handed_out: attempt.handed_out,
+        }
+    }
+}
+
+impl From<Response> for ResponseView {
+    fn from(response: Response) -> Self {
+        Self {
+            headers: response
+                .headers
+                .into_iter()
+                .map(|(key, value)| HeaderLine { key, value })
+                .collect(),
+            body: Text::new(response.body, response.truncated),
+            truncated: response.truncated,
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Page<AttemptView>>, Problem> {
+    let status = filter.status.as_deref().map(status_filter).transpose()?;
+    let before = filter
+        .page
+        .after()?
+        .map(|Cursor(started_at, event, webhook, run, attempt)| AttemptCursor {
+            started_at,
+            attempt: (EventKey::from_uuid(event), WebhookId::from_uuid(webhook), run, attempt),
+        });
+    let project = within.project.id;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
+    let events = match &filter.event_id {
+        Some(id) => Some(log::event_keys(&mut connection, project, id).await.map_err(failed)?),
+        None => None,
+    };
+    let wanted = AttemptFilter {
+        events: events.as_deref(),
+        event_type: filter.r#type.as_deref(),
+        webhook,
+        status,
+        since: filter.since,
+        until: filter.until,
+    };
+    let limit = u32::from(filter.page.limit) + 1;
+    let rows = log::attempts(&mut connection, project, &wanted, before, limit)
+        .await
+        .map_err(failed)?;
+    let page = Page::cut(rows, &filter.page, |last| {
+        let at = last.attempt;
+        Cursor(
+            last.started_at,
+            at.event.as_uuid(),
+            at.webhook.as_uuid(),
+            at.run,
+            at.attempt,
+        )
+    })?;
+    Ok(Json(page.map(AttemptView::from)))
+}
+
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Json<AttemptWithResponse>, Problem> {
+    let absent = || {
+        Problem::new(
+            Code::NotFound,
+            "there is no such attempt in this project's record (yet, or any more)",
+        )
+    };
+    let id = parse_attempt_id(&id).ok_or_else(absent)?;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let found = log::attempt(&mut connection, within.project.id, id)
+        .await
+        .map_err(failed)?;
+    let (attempt, response) = found.ok_or_else(absent)?;
+    let response = attempt.status.map(|_| response.into());
+    Ok(Json(AttemptWithResponse {
+        attempt: attempt.into(),
+        response,
+    }))
+}
+
+/// Reads `delivered`, `failed`, `503` or `5xx`.
+fn status_filter(text: &str) -> Result<StatusFilter, Problem> {
+    let refused = || {
+        let detail = "`status` is `delivered`, `failed`, a status code such as 503, or a class of them such as 5xx";
+        Problem::new(Code::MalformedQuery, detail)
+    };
+    match text {
+        "delivered" => return Ok(StatusFilter::Delivered),
+        "failed" => return Ok(StatusFilter::Failed),
+        _ => {}
+    }
+    if let Some(class) = text.strip_suffix("xx") {
+        let class: u16 = class
+            .parse()
+            .ok()
+            .filter(|class| (1..=9).contains(class))
+            .ok_or_else(refused)?;
+        return Ok(StatusFilter::Code(class * 100, class * 100 + 99));
+    }
+    let code: u16 = text
+        .parse()
+        .ok()
+        .filter(|code| (100..=999).contains(code))
+        .ok_or_else(refused)?;
+    Ok(StatusFilter::Code(code, code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_an_outcome_a_code_or_a_class() {
+        assert_eq!(status_filter("delivered").unwrap(), StatusFilter::Delivered);
+        assert_eq!(status_filter("failed").unwrap(), StatusFilter::Failed);
+        assert_eq!(status_filter("503").unwrap(), StatusFilter::Code(503, 503));
+        assert_eq!(status_filter("5xx").unwrap(), StatusFilter::Code(500, 599));
+        for wrong in ["", "ok", "99", "1000", "xx", "0xx", "12xx", "-1", "5XX"] {
+            assert_eq!(
+                status_filter(wrong).unwrap_err().code(),
+                Code::MalformedQuery,
+                "{wrong}"
+            );
+        }
+    }
+}

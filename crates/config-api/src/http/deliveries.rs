@@ -1,0 +1,110 @@
+//! `/v1/projects/{project}/deliveries`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use common::http::{Code, Json, Page, PageQuery, Problem, Query, cursor};
+use jiff::Timestamp;
+use proto_schemas::id::{EventKey, WebhookId};
+use serde::{Deserialize, Serialize};
+use store::log::{self, Delivery, DeliveryCursor, DeliveryFilter, State as DeliveryState};
+use uuid::Uuid;
+
+use super::webhook_filter;
+use crate::access::{InProject, Read};
+use crate::api::{Api, failed};
+
+/// Which deliveries.
+#[derive(Debug, Deserialize)]
+pub(super) struct Filter {
+    state: Option<String>,
+    event_id: Option<String>,
+    webhook: Option<String>,
+    #[serde(flatten)]
+    page: PageQuery,
+}
+
+/// Where a page ends.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor(Uuid, Option<(Uuid, u32)>);
+
+/// What became of an event for a webhook.
+#[derive(Debug, Serialize)]
+pub(super) struct DeliveryView {
+    event_id: Option<String>,
+    event_type: Option<String>,
+    webhook: Uuid,
+    webhook_name: Option<String>,
+    run: u32,
+    state: &'static str,
+    reason: Option<String>,
+    attempts: u32,
+    next_attempt_at: Option<Timestamp>,
+    updated_at: Timestamp,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            event_id: delivery.event_id,
+            event_type: delivery.event_type,
+            webhook: delivery.webhook.as_uuid(),
+            webhook_name: delivery.webhook_name,
+            run: delivery.run,
+            state: delivery.state.as_str(),
+            reason: delivery.reason,
+            attempts: delivery.attempts,
+            next_attempt_at: delivery.next_attempt_at,
+            updated_at: delivery.updated_at,
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Page<DeliveryView>>, Problem> {
+    let state = filter.state.as_deref().map(state_filter).transpose()?;
+    let after = filter.page.after()?.map(|Cursor(event, delivery)| DeliveryCursor {
+        event: EventKey::from_uuid(event),
+        delivery: delivery.map(|(webhook, run)| (WebhookId::from_uuid(webhook), run)),
+    });
+    let project = within.project.id;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
+    let events = match &filter.event_id {
+        Some(id) => Some(log::event_keys(&mut connection, project, id).await.map_err(failed)?),
+        None => None,
+    };
+    let wanted = DeliveryFilter {
+        state,
+        events: events.as_deref(),
+        webhook,
+    };
+    let limit = u32::from(filter.page.limit);
+    let page = log::deliveries(&mut connection, project, &wanted, after, limit)
+        .await
+        .map_err(failed)?;
+    let next = page.next.map(|next| {
+        cursor::encode(&Cursor(
+            next.event.as_uuid(),
+            next.delivery.map(|(webhook, run)| (webhook.as_uuid(), run)),
+        ))
+    });
+    let items = page.deliveries.into_iter().map(DeliveryView::from).collect();
+    Ok(Json(Page {
+        items,
+        next: next.transpose()?,
+    }))
+}
+
+fn state_filter(word: &str) -> Result<DeliveryState, Problem> {
+    DeliveryState::parse(word).ok_or_else(|| {
+        let words = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+        Problem::new(
+            Code::MalformedQuery,
+            format!("`{word}` is not a state; the states are {words}"),
+        )
+    })
+}

@@ -1,0 +1,7 @@
+//! The program `config-api`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    common::service::main::<config_api::ConfigApi>()
+}

@@ -1,0 +1,330 @@
+//! Outbox → CONFIG.
+//!
+//! In come keys of definitions that have changed, committed to the outbox together with the change; out goes, for each,
+//! the definition as it then stands, to the CONFIG bucket. An entry is deleted in the transaction that read the
+//! definition, and only after the bucket has acked it. A crash in between publishes the definition once more, which is
+//! harmless; none is lost. One relay at a time works, over all processes, so an older definition is never published
+//! after a newer one.
+//!
+//! Besides, at start and every now and then, every definition is compared with what the bucket holds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::bus::{self, ConfigBucket};
+use common::profile::Profiles;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use opentelemetry::metrics::Counter;
+use proto_schemas::id::{ProjectId, WebhookId};
+use proto_schemas::stream::config_key::Key;
+use store::{Connection, Store, outbox, projects, tokens, webhooks};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::resolve;
+
+/// Entries worked on in one transaction.
+const BATCH: u32 = 500;
+
+/// Definitions on their way to the bucket at once.
+const IN_FLIGHT: usize = 64;
+
+/// How often to look for entries that another process has left behind.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a request that has changed a definition waits for its publication before it is answered anyway: a change is
+/// promised to be in effect within a second of the answer.
+const PUBLISHED_WITHIN: Duration = Duration::from_millis(900);
+
+/// Why nothing was published. Everything that was to be is still in the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The outbox cannot be read, or the definitions.
+    #[error("definitions cannot be read")]
+    Store(#[from] store::Error),
+    /// The bucket does not take them.
+    #[error("definitions cannot be published")]
+    Bus(#[from] bus::Error),
+}
+
+/// Publishes definitions.
+#[derive(Debug)]
+pub struct Relay {
+    store: Store,
+    bucket: ConfigBucket,
+    profiles: Arc<Profiles>,
+    wanted: Arc<watch::Sender<u64>>,
+    done: watch::Sender<u64>,
+    published: Counter<u64>,
+}
+
+/// For whoever changes definitions.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    wanted: Arc<watch::Sender<u64>>,
+    done: watch::Receiver<u64>,
+}
+
+impl Publication {
+    /// Call it after the commit. Returns when the change is in the bucket, or after 900 ms; then it will be there later.
+    pub async fn wait(&self) {
+        let mut ticket = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            ticket = *wanted;
+        });
+        let mut done = self.done.clone();
+        // A round that began after the commit has seen the entry, whichever process' relay has deleted it.
+        let published = done.wait_for(|done| *done >= ticket);
+        if tokio::time::timeout(PUBLISHED_WITHIN, published).await.is_err() {
+            tracing::debug!("answered before the change was published");
+        }
+    }
+}
+
+impl Relay {
+    /// A relay, and what wakes it.
+    #[must_use]
+    pub fn new(store: Store, bucket: ConfigBucket, profiles: Arc<Profiles>) -> (Self, Publication) {
+        let wanted = Arc::new(watch::Sender::new(0));
+        let (done, done_rx) = watch::channel(0);
+        let published = opentelemetry::global::meter("config-api")
+            .u64_counter("posthaste.definitions.published")
+            .with_description("Definitions put into the CONFIG bucket")
+            .build();
+        let publication = Publication {
+            wanted: Arc::clone(&wanted),
+            done: done_rx,
+        };
+        (
+            Self {
+                store,
+                bucket,
+                profiles,
+                wanted,
+                done,
+                published,
+            },
+            publication,
+        )
+    }
+
+    /// Publishes until `stop`, comparing everything every `resync_interval`.
+    pub async fn run(self, resync_interval: Duration, stop: CancellationToken) {
+        let mut wanted = self.wanted.subscribe();
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + resync_interval, resync_interval);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            let ticket = *wanted.borrow_and_update();
+            let outcome = self.drain().await;
+            if outcome.is_ok() {
+                self.done.send_replace(ticket);
+            }
+            failing = report(outcome, failing);
+            let pause = if failing { RETRY_AFTER } else { SWEEP_EVERY };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                // While it fails, another wish changes nothing.
+                _ = wanted.changed(), if !failing => {}
+                _ = resync.tick(), if !failing => failing = report(self.resync().await, failing),
+            }
+        }
+    }
+
+    /// Works the outbox off. What cannot be published for a reason of its own stays there and holds nothing up.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn drain(&self) -> Result<(), Error> {
+        if outbox::is_empty(&mut *self.store.connection().await?).await? {
+            return Ok(());
+        }
+        let mut after = i64::MIN;
+        loop {
+            let mut transaction = self.store.begin().await?;
+            outbox::lock(&mut transaction).await?;
+            let entries = outbox::page(&mut transaction, after, BATCH).await?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            after = last.id;
+            let keys: Vec<Key> = entries.iter().filter_map(|entry| Key::parse(&entry.key)).collect();
+            let definitions = self.definitions(&mut transaction, &keys).await?;
+            let found: HashSet<String> = definitions.iter().map(|(key, _)| key.to_text()).collect();
+            let ids: Vec<i64> = entries
+                .iter()
+                .filter(|entry| found.contains(&entry.key))
+                .map(|entry| entry.id)
+                .collect();
+            let count = entries.len();
+            self.put(definitions).await?;
+            outbox::delete(&mut transaction, &ids).await?;
+            transaction.commit().await?;
+            if count < BATCH as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Puts every definition into the bucket that is not there, or is there otherwise.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn resync(&self) -> Result<(), Error> {
+        let mut differing = 0;
+        let mut after = None;
+        loop {
+            let page = projects::page(&mut *self.store.connection().await?, after, BATCH).await?;
+            let keys: Vec<Key> = page.iter().map(|project| Key::Project(project.id)).collect();
+            differing += self.compare(&keys).await?;
+            match page.last() {
+                Some(last) => after = Some(last.id),
+                None => break,
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = tokens::all(&mut *self.store.connection().await?, after, BATCH).await?;
+            let keys: Vec<Key> = page.iter().map(|token| Key::Token(hex::encode(token.hash))).collect();
+            differing += self.compare(&keys).await?;
+            match page.last() {
+                Some(last) => after = Some(last.id),
+                None => break,
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = webhooks::all(&mut *self.store.connection().await?, after, BATCH).await?;
+            let keys: Vec<Key> = page
+                .iter()
+                .map(|(project, webhook)| Key::Webhook(*project, *webhook))
+                .collect();
+            differing += self.compare(&keys).await?;
+            match page.last() {
+                Some((_, last)) => after = Some(*last),
+                None => break,
+            }
+        }
+        if differing > 0 {
+            tracing::info!(
+                definitions = differing,
+                "the CONFIG bucket did not have every definition as it stands; it has now"
+            );
+        }
+        Ok(())
+    }
+
+    /// Publishes those of the definitions that the bucket has otherwise; how many these were.
+    async fn compare(&self, keys: &[Key]) -> Result<usize, Error> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let mut transaction = self.store.begin().await?;
+        outbox::lock(&mut transaction).await?;
+        let definitions = self.definitions(&mut transaction, keys).await?;
+        let differing: Vec<(Key, Vec<u8>)> = stream::iter(definitions)
+            .map(|(key, definition)| async move {
+                let found = self.bucket.get(&key).await?;
+                Ok::<_, bus::Error>((found.as_deref() != Some(definition.as_slice())).then_some((key, definition)))
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .try_filter_map(|differing| async { Ok(differing) })
+            .try_collect()
+            .await?;
+        let count = differing.len();
+        self.put(differing).await?;
+        transaction.commit().await?;
+        Ok(count)
+    }
+
+    async fn put(&self, definitions: Vec<(Key, Vec<u8>)>) -> Result<(), bus::Error> {
+        let count = definitions.len() as u64;
+        stream::iter(definitions)
+            .map(|(key, definition)| async move { self.bucket.put(&key, definition).await })
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        self.published.add(count, &[]);
+        Ok(())
+    }
+
+    /// The definitions under these keys as they stand, each once.
+    async fn definitions(
+        &self,
+        connection: &mut Connection,
+        keys: &[Key],
+    ) -> Result<Vec<(Key, Vec<u8>)>, store::Error> {
+        let mut changed_projects: HashSet<ProjectId> = HashSet::new();
+        let mut project_ids: Vec<ProjectId> = Vec::new();
+        let mut token_hashes: Vec<Vec<u8>> = Vec::new();
+        let mut webhook_ids: Vec<WebhookId> = Vec::new();
+        for key in keys {
+            match key {
+                Key::Project(id) => {
+                    project_ids.push(*id);
+                    changed_projects.insert(*id);
+                }
+                Key::Token(hash) => token_hashes.extend(hex::decode(hash)),
+                Key::Webhook(project, webhook) => {
+                    project_ids.push(*project);
+                    webhook_ids.push(*webhook);
+                }
+            }
+        }
+        let projects = projects::by_ids(connection, &project_ids).await?;
+        let projects: HashMap<ProjectId, projects::Project> =
+            projects.into_iter().map(|project| (project.id, project)).collect();
+        let mut definitions = Vec::with_capacity(keys.len());
+        for project in projects
+            .values()
+            .filter(|project| changed_projects.contains(&project.id))
+        {
+            definitions.push((Key::Project(project.id), resolve::project(project).encode()));
+        }
+        if !token_hashes.is_empty() {
+            for token in tokens::by_hashes(connection, &token_hashes).await? {
+                definitions.push((Key::Token(hex::encode(token.hash)), resolve::token(&token).encode()));
+            }
+        }
+        if !webhook_ids.is_empty() {
+            for webhook in webhooks::by_ids(connection, &webhook_ids).await? {
+                let Some(project) = projects.get(&webhook.project) else {
+                    continue;
+                };
+                let Some(profile) = self.profiles.get(&project.profile) else {
+                    tracing::warn!(
+                        webhook = %webhook.id, project = project.name, profile = project.profile,
+                        "not published: there is no such profile here; give every config-api the same --profiles-dir"
+                    );
+                    continue;
+                };
+                let definition = resolve::webhook(&webhook, project, profile).encode();
+                definitions.push((Key::Webhook(project.id, webhook.id), definition));
+            }
+        }
+        Ok(definitions)
+    }
+}
+
+/// Logs a first failure and the first success after it. Whether it is failing now.
+fn report(outcome: Result<(), Error>, failing: bool) -> bool {
+    match outcome {
+        Ok(()) => {
+            if failing {
+                tracing::info!("definitions are published again");
+            }
+            false
+        }
+        Err(error) => {
+            if !failing {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, "definitions wait in the outbox; trying again");
+            }
+            true
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Rows and profile → definitions as ingest and dispatcher work by them. Pure.
+
+use std::time::Duration;
+
+use common::profile::Profile;
+use proto_schemas::definition::{self, WebhookState};
+use store::projects::Project;
+use store::tokens::Token;
+use store::webhooks::{HeaderValue, Retry, Webhook};
+
+/// A project's definition.
+#[must_use]
+pub fn project(project: &Project) -> definition::Project {
+    definition::Project {
+        id: project.id,
+        name: project.name.clone(),
+        deleted: false,
+    }
+}
+
+/// A token's definition.
+#[must_use]
+pub fn token(token: &Token) -> definition::Token {
+    definition::Token {
+        project: token.project,
+        scopes: token.scopes.clone(),
+        expires_at: token.expires_at,
+        revoked: token.revoked_at.is_some(),
+    }
+}
+
+/// A webhook's definition: what the webhook says, and where it says nothing, what its project's profile says. A deleted
+/// one stays a definition, so that deliveries that come late end with the right reason.
+#[must_use]
+pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> definition::Webhook {
+    definition::Webhook {
+        id: webhook.id,
+        project: webhook.project,
+        project_name: project.name.clone(),
+        name: webhook.name.clone(),
+        revision: webhook.revision,
+        deleted: webhook.deleted_at.is_some(),
+        state: state(webhook),
+        url: webhook.url.clone(),
+        events: webhook.events.clone(),
+        headers: webhook
+            .headers
+            .iter()
+            .map(|header| definition::Header {
+                name: header.key.to_ascii_lowercase(),
+                value: match &header.value {
+                    HeaderValue::Plain(value) => definition::HeaderValue::Plain(value.clone()),
+                    HeaderValue::Sealed(sealed) => definition::HeaderValue::Sealed(sealed.clone()),
+                },
+            })
+            .collect(),
+        sealed_secret: webhook.sealed_secret.clone(),
+        timeout: webhook.timeout.unwrap_or(profile.timeout),
+        ladder: match &webhook.retry {
+            None => profile.ladder.clone(),
+            Some(Retry::Never) => vec![Duration::ZERO],
+            Some(Retry::Delays(delays)) => delays.clone(),
+        },
+        body: profile.body.clone(),
+        signature: profile.signature.clone(),
+        redirect_is_success: profile.redirect_is_success,
+    }
+}
+
+/// Where a webhook stands. The user alone moves it, by its switch.
+#[must_use]
+pub fn state(webhook: &Webhook) -> WebhookState {
+    match webhook.active {
+        true => WebhookState::Active,
+        false => WebhookState::Paused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::profile::Profiles;
+    use jiff::Timestamp;
+    use proto_schemas::id::{ProjectId, WebhookId};
+    use store::webhooks::Header;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn rows() -> (Webhook, Project) {
+        let project = Project {
+            id: ProjectId::from_uuid(Uuid::from_u128(1)),
+            name: "shop".to_owned(),
+            profile: "cloudthinker".to_owned(),
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        let webhook = Webhook {
+            id: WebhookId::from_uuid(Uuid::from_u128(2)),
+            project: project.id,
+            name: "slack".to_owned(),
+            url: "https://example.com/".to_owned(),
+            events: vec!["a.*".to_owned()],
+            headers: vec![
+                Header {
+                    key: "X-Team".to_owned(),
+                    value: HeaderValue::Plain("blue".to_owned()),
+                },
+                Header {
+                    key: "Authorization".to_owned(),
+                    value: HeaderValue::Sealed("v1|…".to_owned()),
+                },
+            ],
+            sealed_secret: Some("v1|secret".to_owned()),
+            active: true,
+            retry: None,
+            timeout: None,
+            revision: 3,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            deleted_at: None,
+        };
+        (webhook, project)
+    }
+
+    fn resolved(webhook: &Webhook, project: &Project) -> definition::Webhook {
+        let profiles = Profiles::load(&common::profile::Config::default()).unwrap();
+        super::webhook(webhook, project, profiles.get(&project.profile).unwrap())
+    }
+
+    #[test]
+    fn what_a_webhook_leaves_open_is_the_profiles() {
+        let (webhook, project) = rows();
+        let definition = resolved(&webhook, &project);
+        assert_eq!(definition.ladder.len(), 6);
+        assert_eq!(definition.timeout, Duration::from_secs(30));
+        assert_eq!(
+            definition.signature.body_hmac_header.as_deref(),
+            Some("X-CloudThinker-Signature")
+        );
+        assert_eq!((definition.project_name.as_str(), definition.revision), ("shop", 3));
+        assert_eq!(definition.state, WebhookState::Active);
+        assert!(!definition.deleted);
+    }
+
+    #[test]
+    fn what_a_webhook_says_itself_wins() {
+        let (mut webhook, project) = rows();
+        webhook.retry = Some(Retry::Delays(vec![Duration::ZERO, Duration::from_secs(1)]));
+        webhook.timeout = Some(Duration::from_secs(5));
+        let definition = resolved(&webhook, &project);
+        assert_eq!(definition.ladder, [Duration::ZERO, Duration::from_secs(1)]);
+        assert_eq!(definition.timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn no_retry_is_one_attempt() {
+        let (mut webhook, project) = rows();
+        webhook.retry = Some(Retry::Never);
+        assert_eq!(resolved(&webhook, &project).ladder, [Duration::ZERO]);
+    }
+
+    #[test]
+    fn headers_go_out_in_lower_case_and_sealed_ones_stay_sealed() {
+        let (webhook, project) = rows();
+        let headers = resolved(&webhook, &project).headers;
+        assert_eq!(headers[0].name, "x-team");
+        assert_eq!(headers[1].name, "authorization");
+        assert!(matches!(&headers[1].value, definition::HeaderValue::Sealed(_)));
+    }
+
+    #[test]
+    fn a_paused_webhook_and_a_deleted_one_say_so() {
+        let (mut webhook, project) = rows();
+        webhook.active = false;
+        webhook.deleted_at = Some(Timestamp::UNIX_EPOCH);
+        let definition = resolved(&webhook, &project);
+        assert_eq!(definition.state, WebhookState::Paused);
+        assert!(definition.deleted);
+    }
+
+    #[test]
+    fn every_definition_survives_the_way_over_nats() {
+        let (webhook, project) = rows();
+        let definition = resolved(&webhook, &project);
+        assert_eq!(
+            definition::Webhook::decode(definition.encode().into()).unwrap(),
+            definition
+        );
+        let project = super::project(&project);
+        assert_eq!(definition::Project::decode(project.encode().into()).unwrap(), project);
+    }
+}

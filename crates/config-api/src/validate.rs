@@ -1,0 +1,304 @@
+//! What names, headers and patterns may be. Pure; every refusal says what would be right.
+
+use common::model::Pattern;
+use http::{HeaderName, HeaderValue};
+use proto_schemas::id::is_project_name;
+use uuid::Uuid;
+
+/// Longest name of a webhook or token, in characters.
+pub const NAME_MAX: usize = 64;
+
+/// Most event type patterns of one webhook.
+pub const PATTERNS_MAX: usize = 100;
+
+/// Most headers of one webhook's own.
+pub const HEADERS_MAX: usize = 32;
+
+/// Longest value of a header, in bytes.
+pub const HEADER_VALUE_MAX: usize = 4 * 1024;
+
+/// Most that a webhook's headers may come to, in bytes of names and values: receivers refuse larger heads.
+pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// Headers that are the connection's, the signature's or our own.
+const RESERVED: [&str; 17] = [
+    "host",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "date",
+    "via",
+    "forwarded",
+    "traceparent",
+    "tracestate",
+    "x-real-ip",
+    "http2-settings",
+];
+
+/// Beginnings of headers that are the connection's, the signature's or our own.
+const RESERVED_PREFIXES: [&str; 6] = [
+    "proxy-",
+    "x-forwarded-",
+    "sec-",
+    "webhook-",
+    "posthaste-",
+    "x-posthaste-",
+];
+
+/// Words in the name of a header whose value is meant for nobody else's eyes.
+const TELLING: [&str; 4] = ["token", "secret", "key", "password"];
+
+/// A project's name: it becomes part of subjects and paths.
+///
+/// # Errors
+/// What a name may be.
+pub fn project_name(name: &str) -> Result<(), String> {
+    match is_project_name(name) {
+        true => Ok(()),
+        false => Err(
+            "a project's name is 1 to 63 of a-z, 0-9 and -, starts and ends with a letter or digit, and is \
+                      not a UUID"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A webhook's or token's name. A path may hold it in place of the id, so it must not be one.
+///
+/// # Errors
+/// What a name may be.
+pub fn name(name: &str) -> Result<(), String> {
+    let length = name.chars().count();
+    if !(1..=NAME_MAX).contains(&length) {
+        return Err(format!(
+            "a name is 1 to {NAME_MAX} characters long; this one has {length}"
+        ));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("a name holds no control characters".to_owned());
+    }
+    if name.trim() != name {
+        return Err("a name does not begin or end with a space".to_owned());
+    }
+    if name == "." || name == ".." {
+        return Err("a name stands in paths, where `.` and `..` mean something else".to_owned());
+    }
+    match Uuid::parse_str(name) {
+        Ok(_) => Err("a name must not look like an id (UUID)".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A webhook's event type patterns. The first wrong one's place comes with the reason.
+///
+/// # Errors
+/// What is wrong.
+pub fn patterns(patterns: &[String]) -> Result<(), (Option<usize>, String)> {
+    if patterns.is_empty() {
+        return Err((None, "name at least one event type, or `*` for all".to_owned()));
+    }
+    if patterns.len() > PATTERNS_MAX {
+        return Err((
+            None,
+            format!("at most {PATTERNS_MAX} patterns; `prefix.*` stands for many types"),
+        ));
+    }
+    for (index, pattern) in patterns.iter().enumerate() {
+        Pattern::parse(pattern).map_err(|error| (Some(index), error.to_string()))?;
+        if patterns[..index].contains(pattern) {
+            return Err((Some(index), format!("`{pattern}` is there twice")));
+        }
+    }
+    Ok(())
+}
+
+/// A header's name; `signature_header` is the one the project's profile signs with.
+///
+/// # Errors
+/// What is wrong.
+pub fn header_name(name: &str, signature_header: Option<&str>) -> Result<(), String> {
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err("not the name of a header: use letters, digits and -".to_owned());
+    }
+    let name = name.to_ascii_lowercase();
+    let reserved = RESERVED.contains(&name.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || signature_header.is_some_and(|signature| signature.eq_ignore_ascii_case(&name));
+    match reserved {
+        true => Err(format!(
+            "`{name}` cannot be set: it belongs to the connection, the signature or Posthaste itself"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A header's value.
+///
+/// # Errors
+/// What is wrong; nothing of the value is in it.
+pub fn header_value(value: &str) -> Result<(), String> {
+    if value.len() > HEADER_VALUE_MAX {
+        return Err(format!("a header's value is at most {HEADER_VALUE_MAX} bytes long"));
+    }
+    if HeaderValue::from_str(value).is_err() || !value.is_ascii() {
+        return Err("a header's value is visible ASCII on one line".to_owned());
+    }
+    match value.trim() == value {
+        true => Ok(()),
+        false => Err("a header's value does not begin or end with a space".to_owned()),
+    }
+}
+
+/// Whether a header is protected unless its owner says otherwise.
+#[must_use]
+pub fn is_protected_by_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "authorization" | "cookie") || TELLING.iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn names_are_short_printable_and_no_ids() {
+        for good in ["slack", "Slack #alerts", "a/b", "é", &"x".repeat(64)] {
+            assert_eq!(name(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a\nb",
+            ".",
+            "..",
+            &"x".repeat(65),
+            "0190163d-8694-739b-aea5-966c26f8ad91",
+            "0190163d8694739baea5966c26f8ad91",
+            "{0190163d-8694-739b-aea5-966c26f8ad91}",
+        ] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_project_name_fits_into_a_subject() {
+        for good in ["shop", "a", "shop-2", "0shop"] {
+            assert_eq!(project_name(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "Shop",
+            "a.b",
+            "a>",
+            "*",
+            "-a",
+            "a-",
+            "a b",
+            "0190163d-8694-739b-aea5-966c26f8ad91",
+        ] {
+            assert!(project_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_checked_each_in_its_place() {
+        assert_eq!(patterns(&texts(&["*"])), Ok(()));
+        assert_eq!(patterns(&texts(&["a.b", "a.*"])), Ok(()));
+        assert_eq!(patterns(&[]).unwrap_err().0, None);
+        assert_eq!(patterns(&texts(&["a", "a.*.b"])).unwrap_err().0, Some(1));
+        assert_eq!(patterns(&texts(&["a", "b", "a"])).unwrap_err().0, Some(2));
+        assert_eq!(patterns(&vec!["a".to_owned(); 101]).unwrap_err().0, None);
+    }
+
+    #[test]
+    fn headers_of_the_connection_and_the_signature_are_reserved() {
+        for good in ["Content-Type", "Authorization", "X-Team", "User-Agent", "x-api-key"] {
+            assert_eq!(header_name(good, Some("X-Sig")), Ok(()), "{good}");
+        }
+        for bad in [
+            "Host",
+            "content-length",
+            "Transfer-Encoding",
+            "CONNECTION",
+            "te",
+            "Proxy-Authorization",
+            "X-Forwarded-For",
+            "Sec-Fetch-Mode",
+            "webhook-id",
+            "Webhook-Signature",
+            "x-sig",
+            "X-SIG",
+            "",
+            "a b",
+            ":method",
+            "a:",
+            "a\r\nb",
+            "é",
+            "X-Posthaste-Anything",
+        ] {
+            assert!(header_name(bad, Some("X-Sig")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_begin_another_header() {
+        for good in ["", "Bearer abc", "a\tb", "~!@#$%^&*()"] {
+            assert_eq!(header_value(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "a\r\nX-Other: b",
+            "a\nb",
+            "a\0b",
+            "a\u{7f}",
+            "é",
+            " a",
+            "a ",
+            "a\t",
+            &"x".repeat(4097),
+        ] {
+            assert!(header_value(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn telling_names_are_protected() {
+        for telling in [
+            "Authorization",
+            "COOKIE",
+            "X-Api-Key",
+            "x-auth-token",
+            "Client-Secret",
+            "x-password",
+        ] {
+            assert!(is_protected_by_name(telling), "{telling}");
+        }
+        for plain in ["Content-Type", "X-Team", "Accept"] {
+            assert!(!is_protected_by_name(plain), "{plain}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_can_be_sent(name in ".{0,40}", value in ".{0,40}") {
+            if header_name(&name, None).is_ok() {
+                prop_assert!(HeaderName::from_bytes(name.as_bytes()).is_ok());
+            }
+            if header_value(&value).is_ok() {
+                prop_assert!(HeaderValue::from_str(&value).is_ok_and(|sent| sent.to_str().is_ok_and(|it| it == value)));
+            }
+        }
+    }
+}

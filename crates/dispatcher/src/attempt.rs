@@ -1,0 +1,349 @@
+//! Makes one attempt: one message of stream DELIVERIES → one request → one ledger entry.
+//!
+//! In: `DeliveryDue`. Out: `AttemptFinished`, or `DeliveryDeferred` where no request was made because the webhook's lane
+//! has no room or its definition allows none just now.
+//!
+//! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
+//! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
+//! the attempt once, marked as handed out twice. That is the only way a receiver gets a duplicate from here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::bus::{Bus, Message, Verdict};
+use common::clock::Clock;
+use common::crypto::KeyRing;
+use common::definitions::Definitions;
+use common::egress;
+use common::render::{Rendered, render};
+use jiff::Timestamp;
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::{KeyValue, global};
+use proto_schemas::definition::{Webhook, WebhookState};
+use proto_schemas::delivery::DeliveryDue;
+use proto_schemas::id::EventKey;
+use proto_schemas::ledger::{
+    AttemptFinished, DeliveryDeferred, ErrorClass, EventRejected, Fact, Outcome, REJECTED_PAYLOAD_MAX,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::classify;
+use crate::lanes::{Admission, Lanes, Limits, Turn};
+use crate::request::{Error, Prepared, Requests};
+
+/// A duty that was handed out this often without an end is given up: each time, the process that had it died.
+const MAX_HANDED_OUT: u32 = 20;
+/// When to look again at a delivery whose definition allows no request just now.
+const NOT_NOW: Duration = Duration::from_secs(30);
+/// When to look again at a delivery whose definition is not known yet.
+const NOT_KNOWN: Duration = Duration::from_secs(2);
+/// What the stage is made of.
+pub struct Parts {
+    /// NATS.
+    pub bus: Bus,
+    /// Webhooks.
+    pub definitions: Arc<Definitions>,
+    /// The way out.
+    pub client: egress::Client,
+    /// What sealed values are opened with.
+    pub keys: KeyRing,
+    /// Time of signatures and of the log.
+    pub clock: Clock,
+    /// Bounds of the lanes.
+    pub lanes: Limits,
+}
+
+/// The stage.
+pub struct Stage {
+    bus: Bus,
+    definitions: Arc<Definitions>,
+    client: egress::Client,
+    clock: Clock,
+    lanes: Lanes,
+    requests: Requests,
+    attempts: Counter<u64>,
+    deferred: Counter<u64>,
+    duration: Histogram<f64>,
+}
+
+/// What is left to do with a duty once its definition has been looked at.
+enum Step {
+    Send(Arc<Webhook>),
+    Defer(&'static str, Duration),
+    End(ErrorClass, String),
+}
+
+/// Decides what is to be done with a duty. Pure.
+fn decide(handed_out: u32, webhook: Option<Arc<Webhook>>) -> Step {
+    if handed_out > MAX_HANDED_OUT {
+        return Step::End(
+            ErrorClass::GaveUp,
+            format!("handed out {handed_out} times without an end"),
+        );
+    }
+    let Some(webhook) = webhook else {
+        return Step::Defer("the webhook's definition has not arrived yet", NOT_KNOWN);
+    };
+    match webhook.state {
+        _ if webhook.deleted => Step::End(ErrorClass::Webhook, "the webhook was deleted".to_owned()),
+        WebhookState::Active => Step::Send(webhook),
+        WebhookState::Pending => Step::Defer("the webhook's url has not been checked yet", NOT_NOW),
+        WebhookState::Paused => Step::Defer("the webhook is paused", NOT_NOW),
+        WebhookState::Failed => Step::Defer("the webhook has failed", NOT_NOW),
+        WebhookState::Disabled => Step::Defer("the webhook is disabled", NOT_NOW),
+    }
+}
+
+impl Stage {
+    /// The stage.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let meter = global::meter("posthaste");
+        Self {
+            bus: parts.bus,
+            definitions: parts.definitions,
+            clock: parts.clock,
+            lanes: Lanes::new(parts.lanes),
+            requests: Requests::new(parts.keys, parts.client.guard().clone()),
+            client: parts.client,
+            attempts: meter
+                .u64_counter("posthaste_attempts")
+                .with_description("Attempts, by outcome and error class")
+                .build(),
+            deferred: meter
+                .u64_counter("posthaste_deliveries_deferred")
+                .with_description("Deliveries sent to wait in Postgres")
+                .build(),
+            duration: meter
+                .f64_histogram("posthaste_attempt_duration")
+                .with_unit("s")
+                .with_description("From the begin of a request to the end of its response")
+                .build(),
+        }
+    }
+
+    /// Works one message.
+    pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
+        let handed_out = message.handed_out;
+        let due = match DeliveryDue::decode(message.payload.clone()) {
+            Ok(due) => due,
+            Err(error) => return self.tell(&undecodable(&message, &error.to_string())).await,
+        };
+        let fact = match decide(handed_out, self.definitions.webhook(due.webhook)) {
+            Step::Defer(reason, retry_in) => self.defer(&due, reason, retry_in),
+            Step::End(class, error) => self.finish(
+                &due,
+                handed_out,
+                None,
+                Made::failed(self.clock.now(), Outcome::FailedForGood, class, error),
+            ),
+            Step::Send(webhook) => {
+                let admission = tokio::select! {
+                    biased;
+                    admission = self.lanes.enter(webhook.id) => admission,
+                    () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
+                };
+                match admission {
+                    Admission::Parked(wait) => self.defer(&due, "the webhook's lane is full", wait),
+                    Admission::Turn(turn) => self.attempt(&due, handed_out, &webhook, turn).await,
+                }
+            }
+        };
+        self.tell(&fact).await
+    }
+
+    async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>, turn: Turn) -> Fact {
+        let rendered = render(&due.event, &webhook.body, &webhook.project_name);
+        let made = match self.requests.prepare(webhook) {
+            Ok(prepared) => self.send(due, &prepared, &rendered).await,
+            // Refused like an address is: by what the webhook says, so it counts as its attempt.
+            Err(Error::Url(refused)) => Ok(Made::failed(
+                self.clock.now(),
+                Outcome::Failed,
+                ErrorClass::RefusedAddress,
+                refused.to_string(),
+            )),
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        match made {
+            Ok(made) => self.finish(due, handed_out, Some((webhook, &rendered.body)), made),
+            Err(error) => {
+                // Ours or the operator's to put right, so it does not use up the receiver's attempts.
+                tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
+                self.defer(
+                    due,
+                    "the webhook's definition cannot be used by this service; see its log",
+                    NOT_NOW,
+                )
+            }
+        }
+    }
+
+    async fn send(&self, due: &DeliveryDue, prepared: &Prepared, rendered: &Rendered) -> Result<Made, Error> {
+        let started_at = self.clock.now();
+        let headers = prepared.headers(&due.event, rendered, started_at.as_second())?;
+        let begun = Instant::now();
+        let answer = self
+            .client
+            .send(egress::Request {
+                target: &prepared.target,
+                headers,
+                body: rendered.body.clone(),
+                timeout: prepared.webhook.timeout,
+            })
+            .await;
+        let duration = begun.elapsed();
+        Ok(match answer {
+            Ok(response) => Made::answered(started_at, duration, response, prepared.webhook.redirect_is_success),
+            Err(error) => {
+                let status = error.status.map(|status| status.as_u16());
+                let failed = Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned());
+                Made {
+                    duration,
+                    status,
+                    ..failed
+                }
+            }
+        })
+    }
+
+    fn finish(&self, due: &DeliveryDue, handed_out: u32, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
+        let outcome = match made.outcome {
+            Outcome::Delivered => "delivered",
+            Outcome::Failed | Outcome::FailedForGood => "failed",
+        };
+        let class = made.error_class.map_or("", ErrorClass::as_str);
+        let labels = [KeyValue::new("outcome", outcome), KeyValue::new("error_class", class)];
+        self.attempts.add(1, &labels);
+        self.duration.record(made.duration.as_secs_f64(), &labels[..1]);
+        Fact::AttemptFinished(AttemptFinished {
+            attempt: due.attempt_ref(),
+            event_id: due.event.id.clone(),
+            event_type: due.event.event_type.clone(),
+            webhook_revision: by.map_or(0, |(webhook, _)| webhook.revision),
+            started_at: made.started_at,
+            duration: made.duration,
+            outcome: made.outcome,
+            status: made.status,
+            error_class: made.error_class,
+            error: made.error,
+            response_headers: made.headers,
+            response_body: made.body,
+            response_truncated: made.truncated,
+            retry_after: made.retry_after,
+            request_sha256: by.map_or_else(Bytes::new, |(_, body)| Bytes::copy_from_slice(&Sha256::digest(body))),
+            handed_out,
+            ladder: by.map_or_else(Vec::new, |(webhook, _)| webhook.ladder.clone()),
+        })
+    }
+
+    fn defer(&self, due: &DeliveryDue, reason: &str, retry_in: Duration) -> Fact {
+        self.deferred.add(1, &[]);
+        Fact::DeliveryDeferred(DeliveryDeferred {
+            attempt: due.attempt_ref(),
+            reason: reason.to_owned(),
+            retry_in,
+            deferred_at: self.clock.now(),
+        })
+    }
+
+    /// Tells the ledger. What has happened cannot be told too late, so this goes on until it is stored, however long
+    /// NATS is away; the message is held meanwhile.
+    async fn tell(&self, fact: &Fact) -> Verdict {
+        let entry = Bytes::from(fact.encode());
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let stored = match self
+                .bus
+                .publish(fact.subject(), Default::default(), entry.clone())
+                .await
+            {
+                Ok(storing) => storing.stored().await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = stored else { return Verdict::Done };
+            tracing::debug!(%error, "the ledger entry waits for NATS");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}
+
+/// What one request came to.
+struct Made {
+    started_at: Timestamp,
+    duration: Duration,
+    outcome: Outcome,
+    status: Option<u16>,
+    error_class: Option<ErrorClass>,
+    error: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+    truncated: bool,
+    retry_after: Option<Duration>,
+}
+
+impl Made {
+    fn failed(started_at: Timestamp, outcome: Outcome, class: ErrorClass, error: String) -> Self {
+        Self {
+            started_at,
+            duration: Duration::ZERO,
+            outcome,
+            status: None,
+            error_class: Some(class),
+            error,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            truncated: false,
+            retry_after: None,
+        }
+    }
+
+    fn answered(
+        started_at: Timestamp,
+        duration: Duration,
+        response: egress::Response,
+        redirect_is_success: bool,
+    ) -> Self {
+        let status = response.status.as_u16();
+        let (outcome, error_class) = classify::status(status, redirect_is_success);
+        let retry_after = match outcome {
+            Outcome::Failed => response
+                .headers
+                .get(http::header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| classify::retry_after(value, started_at)),
+            Outcome::Delivered | Outcome::FailedForGood => None,
+        };
+        Self {
+            started_at,
+            duration,
+            outcome,
+            status: Some(status),
+            error: error_class.map_or_else(String::new, |_| format!("the receiver answered {}", response.status)),
+            error_class,
+            headers: response.header_lines(),
+            body: response.body,
+            truncated: response.truncated,
+            retry_after,
+        }
+    }
+}
+
+/// A duty nobody can read is set aside like a bad event, with the reason.
+fn undecodable(message: &Message, error: &str) -> Fact {
+    Fact::EventRejected(EventRejected {
+        key: EventKey::of_message(message.stored_at, message.sequence),
+        project: None,
+        subject: message.subject.to_string(),
+        reason: "poison".to_owned(),
+        detail: format!("not a delivery this release can read: {error}"),
+        payload: message.payload.slice(..message.payload.len().min(REJECTED_PAYLOAD_MAX)),
+        payload_size: message.payload.len() as u64,
+        received_at: message.stored_at,
+    })
+}

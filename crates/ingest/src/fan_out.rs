@@ -1,0 +1,192 @@
+//! Fans events out: one message of stream EVENTS → a duty per webhook (stream DELIVERIES) and a ledger entry.
+//!
+//! In: what producers published. Out: `DeliveryDue` for every webhook that wants the event, and one `EventAccepted` that
+//! says who it is owed to and who was skipped and why; or one `EventRejected`.
+//!
+//! Guarantee: the message is acked only after JetStream has acked everything it causes. A crash here hands the message
+//! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::bus::{self, Bus, Message, Verdict};
+use common::definitions::{Definitions, Subscriber};
+use futures::future::try_join_all;
+use opentelemetry::metrics::Counter;
+use opentelemetry::{KeyValue, global};
+use proto_schemas::definition::WebhookState;
+use proto_schemas::delivery::DeliveryDue;
+use proto_schemas::event::Event;
+use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
+use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD_MAX, SkipReason};
+use proto_schemas::subject;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{self, Reason, Rejection};
+
+/// A message that was handed out this often without an end is set aside: each time, the process that had it died.
+const MAX_HANDED_OUT: u32 = 20;
+
+/// The stage.
+#[derive(Debug)]
+pub struct FanOut {
+    bus: Bus,
+    definitions: Arc<Definitions>,
+    max_event_bytes: usize,
+    accepted: Counter<u64>,
+    rejected: Counter<u64>,
+    owed: Counter<u64>,
+    skipped: Counter<u64>,
+}
+
+/// Who gets an event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// The webhooks it is owed to.
+    pub owed: Vec<WebhookId>,
+    /// The webhooks that want its type and are skipped.
+    pub skipped: Vec<(WebhookId, SkipReason)>,
+}
+
+/// Decides who gets an event. Pure.
+#[must_use]
+pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
+    let mut matched = Matched::default();
+    for subscriber in subscribers
+        .iter()
+        .filter(|subscriber| subscriber.wants(&event.event_type))
+    {
+        let id = subscriber.webhook.id;
+        match subscriber.webhook.state {
+            WebhookState::Active => matched.owed.push(id),
+            WebhookState::Paused => matched.skipped.push((id, SkipReason::Paused)),
+            WebhookState::Pending | WebhookState::Failed | WebhookState::Disabled => {
+                matched.skipped.push((id, SkipReason::Disabled));
+            }
+        }
+    }
+    matched
+}
+
+impl FanOut {
+    /// The stage over a bus and what is defined.
+    #[must_use]
+    pub fn new(bus: Bus, definitions: Arc<Definitions>, max_event_bytes: usize) -> Self {
+        let meter = global::meter("posthaste");
+        let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
+        Self {
+            bus,
+            definitions,
+            max_event_bytes,
+            accepted: counter("posthaste_events_accepted", "Events accepted"),
+            rejected: counter("posthaste_events_rejected", "Messages set aside, by reason"),
+            owed: counter("posthaste_deliveries_owed", "Deliveries made by fan-out"),
+            skipped: counter(
+                "posthaste_deliveries_skipped",
+                "Deliveries not made because the webhook is paused or disabled",
+            ),
+        }
+    }
+
+    /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
+    pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
+        // Decided once: what is published again after a failure must be what was published before it.
+        let outcome = self.decide(&message).map(|event| {
+            let matched = decide(&event, &self.definitions.subscribers(event.project));
+            (event, matched)
+        });
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let stored = match &outcome {
+                Ok((event, matched)) => self.publish(event, matched).await,
+                Err(rejection) => self.reject(&message, rejection).await,
+            };
+            let Err(error) = stored else { return Verdict::Done };
+            tracing::debug!(%error, "fan-out waits for NATS");
+            tokio::select! {
+                () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+            }
+        }
+    }
+
+    fn decide(&self, message: &Message) -> Result<Event, Rejection> {
+        let poison = |detail: String| Rejection {
+            reason: Reason::Poison,
+            detail,
+        };
+        if message.handed_out > MAX_HANDED_OUT {
+            return Err(poison(format!(
+                "handed out {} times without an end",
+                message.handed_out
+            )));
+        }
+        let project = subject::parse_event(&message.subject).and_then(|(project, _)| self.definitions.project(project));
+        catch_unwind(AssertUnwindSafe(|| {
+            accept::decide(message, project.as_deref(), self.max_event_bytes)
+        }))
+        .unwrap_or_else(|_| Err(poison("checking it ended in a panic; see the log".to_owned())))
+    }
+
+    async fn publish(&self, event: &Event, matched: &Matched) -> Result<(), bus::Error> {
+        let mut deliveries = Vec::with_capacity(matched.owed.len());
+        for webhook in &matched.owed {
+            let attempt = AttemptRef {
+                event: event.key,
+                project: event.project,
+                webhook: *webhook,
+                run: 0,
+                attempt: 1,
+                release: 0,
+            };
+            let stored = self
+                .bus
+                .publish_once(
+                    subject::delivery(event.project, *webhook),
+                    &attempt.delivery_message_id(),
+                    DeliveryDue::encode_parts(event, attempt),
+                )
+                .await?;
+            deliveries.push(stored);
+        }
+        let fact = Fact::EventAccepted(EventAccepted {
+            event: event.clone(),
+            owed: matched.owed.clone(),
+            skipped: matched.skipped.clone(),
+        });
+        let entry = self.tell(&fact).await?;
+        try_join_all(deliveries.into_iter().map(bus::Storing::stored)).await?;
+        entry.stored().await?;
+        self.accepted.add(1, &[]);
+        self.owed.add(matched.owed.len() as u64, &[]);
+        self.skipped.add(matched.skipped.len() as u64, &[]);
+        Ok(())
+    }
+
+    async fn reject(&self, message: &Message, rejection: &Rejection) -> Result<(), bus::Error> {
+        let fact = Fact::EventRejected(EventRejected {
+            key: EventKey::of_message(message.stored_at, message.sequence),
+            project: subject::parse_event(&message.subject)
+                .and_then(|(project, _)| self.definitions.project(project))
+                .map(|project| project.id),
+            subject: message.subject.to_string(),
+            reason: rejection.reason.as_str().to_owned(),
+            detail: rejection.detail.clone(),
+            payload: message.payload.slice(..message.payload.len().min(REJECTED_PAYLOAD_MAX)),
+            payload_size: message.payload.len() as u64,
+            received_at: message.stored_at,
+        });
+        self.tell(&fact).await?.stored().await?;
+        tracing::warn!(subject = %message.subject, reason = rejection.reason.as_str(), detail = rejection.detail, "event rejected");
+        self.rejected
+            .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);
+        Ok(())
+    }
+
+    async fn tell(&self, fact: &Fact) -> Result<bus::Storing, bus::Error> {
+        self.bus
+            .publish(fact.subject(), Default::default(), fact.encode())
+            .await
+    }
+}

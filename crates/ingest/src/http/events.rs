@@ -1,0 +1,250 @@
+//! `POST /v1/projects/{p}/events` and `…/events/batch`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_nats::HeaderMap as NatsHeaders;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use common::bus;
+use common::http::{Code, FieldError, Json, Path, Problem, parse};
+
+use futures::future::join_all;
+use proto_schemas::definition::Project;
+use proto_schemas::{header, subject};
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Intake;
+use crate::accept::{self, Rejection};
+
+/// An event, as it is posted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostedEvent {
+    r#type: String,
+    /// Any JSON; delivered as these bytes.
+    data: Box<RawValue>,
+    /// The producer's own id; one is made up otherwise.
+    id: Option<String>,
+    /// RFC 3339; the time of acceptance otherwise.
+    timestamp: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+/// Several events. A bare array is understood, too.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostedBatch {
+    events: Vec<Box<RawValue>>,
+}
+
+/// An accepted event.
+#[derive(Debug, Serialize)]
+pub(super) struct AcceptedEvent {
+    id: String,
+    /// Whether an event with this id was accepted moments ago; it is delivered once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+/// What became of one event of a batch, in the order they were posted.
+#[derive(Debug, Serialize)]
+pub(super) struct BatchItem {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BatchResult {
+    items: Vec<BatchItem>,
+}
+
+pub(super) async fn publish(
+    State(intake): State<Arc<Intake>>,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    Json(event): Json<PostedEvent>,
+) -> Result<(StatusCode, Json<AcceptedEvent>), Problem> {
+    let project = intake.authorise(&headers, &project)?;
+    let trace = trace_of(&headers);
+    let (id, storing) = intake.publish(&project, event, trace).await?;
+    let stored = storing.stored().await.map_err(not_stored)?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(AcceptedEvent {
+            id,
+            duplicate: stored.duplicate,
+        }),
+    ))
+}
+
+pub(super) async fn publish_batch(
+    State(intake): State<Arc<Intake>>,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Box<RawValue>>,
+) -> Result<(StatusCode, Json<BatchResult>), Problem> {
+    let project = intake.authorise(&headers, &project)?;
+    let events: Vec<Box<RawValue>> = match body.get().starts_with('[') {
+        true => parse(body.get().as_bytes())?,
+        false => parse::<PostedBatch>(body.get().as_bytes())?.events,
+    };
+    if events.is_empty() || events.len() > intake.max_batch {
+        return Err(Problem::field(
+            "/events",
+            format!("{} events; post 1 to {} at once", events.len(), intake.max_batch),
+        ));
+    }
+    let trace = trace_of(&headers);
+    let mut under_way = Vec::with_capacity(events.len());
+    for event in &events {
+        let published = match parse::<PostedEvent>(event.get().as_bytes()) {
+            Ok(event) => intake.publish(&project, event, trace).await,
+            Err(problem) => Err(problem),
+        };
+        under_way.push(async {
+            let (id, storing) = published?;
+            let stored = storing.stored().await.map_err(not_stored)?;
+            Ok::<_, Problem>((id, stored.duplicate))
+        });
+    }
+    let items: Vec<BatchItem> = join_all(under_way).await.into_iter().map(BatchItem::of).collect();
+    // One status for all only where all have the same: what is accepted must not be posted again.
+    let status = match items.first() {
+        Some(first) if items.iter().all(|item| item.status == first.status) => {
+            StatusCode::from_u16(first.status).unwrap_or(StatusCode::MULTI_STATUS)
+        }
+        _ => StatusCode::MULTI_STATUS,
+    };
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(Problem::from(Code::QueueUnavailable));
+    }
+    Ok((status, Json(BatchResult { items })))
+}
+
+impl BatchItem {
+    fn of(published: Result<(String, bool), Problem>) -> Self {
+        match published {
+            Ok((id, duplicate)) => Self {
+                status: StatusCode::ACCEPTED.as_u16(),
+                id: Some(id),
+                duplicate,
+                error: None,
+                errors: Vec::new(),
+            },
+            Err(problem) => Self {
+                status: problem.code().status().as_u16(),
+                id: None,
+                duplicate: false,
+                error: Some(problem.detail().unwrap_or(problem.code().name()).to_owned()),
+                errors: problem.errors().to_vec(),
+            },
+        }
+    }
+}
+
+impl Intake {
+    /// Checks an event and hands it to JetStream.
+    async fn publish(
+        &self,
+        project: &Project,
+        event: PostedEvent,
+        trace: Option<&str>,
+    ) -> Result<(String, bus::Storing), Problem> {
+        if event.data.get().len() > self.max_event_bytes {
+            return Err(Problem::new(
+                Code::BodyTooLarge,
+                format!(
+                    "`data` has {} bytes, {} are allowed",
+                    event.data.get().len(),
+                    self.max_event_bytes
+                ),
+            ));
+        }
+        let at = |pointer: &'static str| move |rejection: Rejection| Problem::field(pointer, rejection.detail);
+        accept::check_event_type(&event.r#type).map_err(at("/type"))?;
+        accept::check_attributes(&event.attributes).map_err(at("/attributes"))?;
+        let id = match &event.id {
+            Some(id) => accept::checked_id(id).map_err(at("/id"))?,
+            None => self.new_id(),
+        };
+
+        let mut headers = NatsHeaders::new();
+        headers.insert(header::MESSAGE_ID, header::message_id(&project.id.to_string(), &id));
+        if let Some(text) = &event.timestamp {
+            accept::parse_time(text).map_err(at("/timestamp"))?;
+            headers.insert(header::TIME, text.as_str());
+        }
+        if !event.attributes.is_empty() {
+            // Control characters and everything beyond ASCII are escaped: this text goes into a header.
+            let text = serde_json::to_string(&event.attributes).map_err(Problem::internal)?;
+            headers.insert(header::ATTRIBUTES, to_ascii(&text));
+        }
+        if let Some(trace) = trace {
+            headers.insert(header::TRACEPARENT, trace);
+        }
+        let payload = bytes::Bytes::from(Box::<str>::from(event.data).into_boxed_bytes());
+        let subject = subject::event(&project.name, &event.r#type);
+        let storing = self.bus.publish(subject, headers, payload).await.map_err(not_stored)?;
+        Ok((id, storing))
+    }
+
+    /// An id that sorts by time: `evt_` and a UUID version 7.
+    fn new_id(&self) -> String {
+        let mut random = [0_u8; 10];
+        rand::rng().fill_bytes(&mut random);
+        let millis = u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0);
+        let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        format!("evt_{}", uuid.as_simple())
+    }
+}
+
+fn trace_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::TRACEPARENT)?.to_str().ok()
+}
+
+fn not_stored(error: bus::Error) -> Problem {
+    match error {
+        bus::Error::TooLarge => Problem::new(Code::BodyTooLarge, "the event is larger than NATS takes"),
+        error => Problem::from(Code::QueueUnavailable).because(error),
+    }
+}
+
+/// JSON with everything beyond ASCII escaped (RFC 8259 §7).
+fn to_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_in_a_header_is_ascii_and_means_the_same() {
+        let text = serde_json::to_string("né 😀 \u{7f}").unwrap();
+        let ascii = to_ascii(&text);
+        assert!(ascii.is_ascii());
+        assert_eq!(serde_json::from_str::<String>(&ascii).unwrap(), "né 😀 \u{7f}");
+    }
+}

@@ -1,0 +1,283 @@
+//! A private nats-server with JetStream, on a free port of 127.0.0.1.
+//!
+//! It asks nobody for a password: it can be reached from this machine alone, holds what a developer publishes on their
+//! own machine, and every client should find `nats://127.0.0.1:PORT` as it would a nats-server started by hand. (Postgres
+//! does ask, because there a stranger could run programs as us; see [`super::postgres`].)
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::process::{GLANCE, Process, Program};
+use super::{Error, config, port};
+
+/// What to do about a missing or too old server.
+pub(super) const FIX: &str = "run `make setup` in a checkout of Posthaste, or name a newer one in POSTHASTE_NATS_SERVER, or a running one in NATS_URL";
+
+/// The oldest version whose streams do what ours need.
+const OLDEST: Version = Version(2, 12, 0);
+
+/// A server that finds a large store takes its time to read it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a restarted server tries to get its port back.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
+const NAME: &str = "nats-server";
+
+/// How a private nats-server is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program; `None` looks for one. By default what `POSTHASTE_NATS_SERVER` says.
+    pub program: Option<PathBuf>,
+    /// How many bytes JetStream may keep on disk: enough for the streams' own limits, too little to fill a laptop.
+    pub storage: u64,
+    /// Whether each message is on the disk itself, and not only with the operating system, before it is acked. Without
+    /// it a power cut can cost the last two minutes; a killed server costs nothing either way.
+    pub sync_always: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            program: config::path(config::NATS_SERVER),
+            storage: 16 << 30,
+            sync_always: false,
+        }
+    }
+}
+
+/// A private nats-server. Dropped, it is stopped.
+#[derive(Debug)]
+pub struct Nats {
+    program: PathBuf,
+    options: Options,
+    folder: PathBuf,
+    port: u16,
+    server: Option<Process>,
+}
+
+impl Nats {
+    /// Starts a server whose store is in `folder`, which is made if it is not there. Returns when clients can connect.
+    pub async fn start(folder: &Path, options: &Options) -> Result<Self, Error> {
+        let program = program(options)?;
+        let folder = private_folder(folder)?;
+        let mut nats = Self {
+            program,
+            options: options.clone(),
+            folder,
+            port: 0,
+            server: None,
+        };
+        for _ in 0..port::TRIES {
+            nats.port = port::propose();
+            match nats.launch().await {
+                Err(Error::PortTaken { .. }) => {}
+                launched => return launched.map(|()| nats),
+            }
+        }
+        Err(nats.port_taken())
+    }
+
+    /// `nats://127.0.0.1:PORT`; the same over restarts.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// The port; the same over restarts.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process, while one runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.server.as_ref().map(Process::id)
+    }
+
+    /// An error, with the server's last words, if it has ended by itself.
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.server.as_mut().map_or(Ok(()), Process::check)
+    }
+
+    /// Stops it in good order. Its store stays.
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        match self.server.take() {
+            Some(mut server) => server.stop(Signal::TERM).await,
+            None => Ok(()),
+        }
+    }
+
+    /// SIGKILL. Its store stays as it is.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        self.server.take().map_or(Ok(()), |mut server| server.kill())
+    }
+
+    /// Stops it if it runs, and starts it on the same store and port.
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        self.stop().await?;
+        let started = Instant::now();
+        loop {
+            match self.launch().await {
+                Err(Error::PortTaken { .. }) if started.elapsed() < PORT_PATIENCE => tokio::time::sleep(GLANCE).await,
+                launched => return launched,
+            }
+        }
+    }
+
+    async fn launch(&mut self) -> Result<(), Error> {
+        let ports = self.folder.join("ports");
+        let _ = fs::remove_dir_all(&ports);
+        private_folder(&ports)?;
+        let configuration = self.folder.join("nats-server.conf");
+        fs::write(&configuration, self.configuration(&ports))
+            .map_err(Error::io(format!("write {}", configuration.display())))?;
+        let mut server = Process::start(Program {
+            file: self.program.clone(),
+            arguments: vec!["--config".to_owned(), configuration.to_string_lossy().into_owned()],
+            account: None,
+            log: self.folder.join("nats-server.log"),
+            last_signal: Signal::KILL,
+        })?;
+        // The server writes this file once it listens: somebody else on the port is not mistaken for it.
+        let suffix = format!("_{}.ports", server.id());
+        let listens = || {
+            fs::read_dir(&ports).is_ok_and(|files| {
+                files
+                    .flatten()
+                    .any(|f| f.file_name().to_string_lossy().ends_with(&suffix))
+            })
+        };
+        match server.ready(PATIENCE, listens).await {
+            Err(Error::Failed { log, .. }) if port::was_taken(&log) => Err(self.port_taken()),
+            ready => {
+                ready?;
+                self.server = Some(server);
+                Ok(())
+            }
+        }
+    }
+
+    /// nats-server reads JSON, too, and JSON quotes any path.
+    fn configuration(&self, ports: &Path) -> String {
+        let sync = if self.options.sync_always { "always" } else { "2m" };
+        json!({
+            "server_name": "posthaste-local",
+            "listen": format!("{}:{}", Ipv4Addr::LOCALHOST, self.port),
+            "ports_file_dir": ports,
+            "jetstream": {
+                "store_dir": self.folder.join("store"),
+                "max_memory_store": 256 << 20,
+                "max_file_store": self.options.storage,
+                "sync_interval": sync,
+            },
+        })
+        .to_string()
+    }
+
+    fn port_taken(&self) -> Error {
+        Error::PortTaken {
+            server: NAME,
+            port: self.port,
+        }
+    }
+}
+
+fn private_folder(folder: &Path) -> Result<PathBuf, Error> {
+    let cannot = || Error::io(format!("make the folder {}", folder.display()));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(cannot())?;
+    fs::canonicalize(folder).map_err(cannot())
+}
+
+/// The first server that is new enough; the one named in the options, or those of PATH and of the checkout.
+fn program(options: &Options) -> Result<PathBuf, Error> {
+    if let Some(program) = &options.program {
+        check(program)?;
+        return Ok(program.clone());
+    }
+    let checkout = PathBuf::from(config::CHECKOUT_PROGRAMS);
+    let mut folders = config::search_path();
+    folders.push(checkout.clone());
+    let mut refused = None;
+    for candidate in config::find(&folders, NAME) {
+        match check(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(refused.unwrap_or(Error::NatsServerMissing { checkout }))
+}
+
+fn check(program: &Path) -> Result<(), Error> {
+    let answer = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(Error::io(format!("run {} --version", program.display())))?;
+    let answer = String::from_utf8_lossy(&answer.stdout);
+    match Version::parse(&answer) {
+        Some(found) if found >= OLDEST => Ok(()),
+        Some(found) => Err(Error::NatsServerTooOld {
+            program: program.to_owned(),
+            found: found.to_string(),
+            needed: OLDEST.to_string(),
+        }),
+        None => Err(Error::NotNatsServer {
+            program: program.to_owned(),
+            answer: answer.trim().to_owned(),
+        }),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32, u32);
+
+impl Version {
+    /// Of `nats-server: v2.15.1`; what follows the third number (`-RC.1`) does not count.
+    fn parse(answer: &str) -> Option<Self> {
+        let mut numbers = answer.trim().strip_prefix("nats-server: v")?.splitn(3, '.');
+        let mut next = || {
+            let text = numbers.next()?;
+            text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        };
+        Some(Self(next()?, next()?, next()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_ordered_by_number() {
+        assert_eq!(Version::parse("nats-server: v2.15.1\n"), Some(Version(2, 15, 1)));
+        assert_eq!(Version::parse("nats-server: v2.14.0-RC.2"), Some(Version(2, 14, 0)));
+        assert!(Version(2, 9, 10) < OLDEST && OLDEST <= Version(2, 12, 0) && OLDEST < Version(3, 0, 0));
+        for other in [
+            "",
+            "2.15.1",
+            "nats-server: v",
+            "nats-server: v2.x.1",
+            "nginx version: 1.2.3",
+        ] {
+            assert_eq!(Version::parse(other), None, "{other}");
+        }
+    }
+}

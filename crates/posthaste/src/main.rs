@@ -1,0 +1,5 @@
+//! The `posthaste` binary.
+
+fn main() -> std::process::ExitCode {
+    posthaste::cli::main()
+}

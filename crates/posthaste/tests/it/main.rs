@@ -1,0 +1,7 @@
+//! Tests over real servers and real processes.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod dev;
+mod local;
+mod support;

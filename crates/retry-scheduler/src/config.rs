@@ -1,0 +1,25 @@
+//! Settings of retry-scheduler.
+
+use std::time::Duration;
+
+use common::bus;
+
+/// Settings of retry-scheduler.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// NATS.
+    #[command(flatten)]
+    pub nats: bus::Config,
+    /// Postgres.
+    #[command(flatten)]
+    pub postgres: store::Config,
+    /// Parked deliveries of one webhook that are handed to dispatcher at once; more follow as these are settled.
+    #[arg(long, env = "POSTHASTE_RELEASED_PER_WEBHOOK", value_name = "COUNT", default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Releases")]
+    pub released_per_webhook: u32,
+    /// When nothing is heard of a released delivery for this long, look whether it is still on its way.
+    // Well above what is usual from release to record: a lane's patience and a request's timeout.
+    #[arg(long, env = "POSTHASTE_RESCUE_AFTER", value_name = "TIME", default_value = "5m",
+        value_parser = common::config::duration, help_heading = "Releases")]
+    pub rescue_after: Duration,
+}

@@ -1,0 +1,95 @@
+//! What retry-scheduler counts.
+
+use std::time::Duration;
+
+use common::telemetry::metrics::SECONDS;
+use jiff::Timestamp;
+use opentelemetry::metrics::{Counter, Gauge, Histogram};
+use opentelemetry::{KeyValue, global};
+use store::pending_deliveries::Count;
+
+/// The states of a pending delivery, so that one nobody is in reads 0.
+const STATES: [&str; 5] = ["scheduled", "released", "parked", "held", "dead"];
+
+/// The instruments. Cloning is cheap; clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    entries: Counter<u64>,
+    batch_entries: Histogram<u64>,
+    batch_seconds: Histogram<f64>,
+    poisoned: Counter<u64>,
+    released: Counter<u64>,
+    rescued: Counter<u64>,
+    pending: Gauge<u64>,
+    due_lag: Gauge<f64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let meter = global::meter("posthaste");
+        let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
+        Self {
+            entries: counter("posthaste_ledger_entries_recorded", "Ledger entries recorded, by kind; repeated ones count again"),
+            batch_entries: meter
+                .u64_histogram("posthaste_recorder_batch_entries")
+                .with_description("Ledger entries per transaction")
+                .with_boundaries(vec![1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0])
+                .build(),
+            batch_seconds: meter
+                .f64_histogram("posthaste_recorder_batch_duration")
+                .with_unit("s")
+                .with_description("From the begin of a transaction to its commit")
+                .with_boundaries(SECONDS.to_vec())
+                .build(),
+            poisoned: counter("posthaste_ledger_entries_poisoned", "Ledger entries set aside because they cannot be recorded"),
+            released: counter("posthaste_deliveries_released", "Deliveries handed to dispatcher again, by what they had waited as"),
+            rescued: counter("posthaste_deliveries_rescued", "Released deliveries that got lost and were made due again"),
+            pending: meter
+                .u64_gauge("posthaste_pending_deliveries")
+                .with_description("Deliveries not settled by their first attempt, by state")
+                .build(),
+            due_lag: meter
+                .f64_gauge("posthaste_due_lag")
+                .with_unit("s")
+                .with_description("For how long the delivery that is longest due has waited to be released")
+                .build(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn batch(&self, entries: usize, took: Duration) {
+        self.batch_entries.record(entries as u64, &[]);
+        self.batch_seconds.record(took.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn recorded(&self, kind: &'static str, entries: usize) {
+        if entries > 0 {
+            self.entries.add(entries as u64, &[KeyValue::new("kind", kind)]);
+        }
+    }
+
+    pub(crate) fn poisoned(&self) {
+        self.poisoned.add(1, &[]);
+    }
+
+    pub(crate) fn released(&self, was: &'static str, deliveries: usize) {
+        if deliveries > 0 {
+            self.released.add(deliveries as u64, &[KeyValue::new("was", was)]);
+        }
+    }
+
+    pub(crate) fn rescued(&self, deliveries: u64) {
+        self.rescued.add(deliveries, &[]);
+    }
+
+    pub(crate) fn pending(&self, counts: &[Count], now: Timestamp) {
+        let of = |state: &str| counts.iter().find(|count| count.state == state);
+        for state in STATES {
+            self.pending.record(of(state).map_or(0, |count| count.deliveries), &[KeyValue::new("state", state)]);
+        }
+        let due_since = of("scheduled").and_then(|count| count.earliest_due_at);
+        let lag = due_since.map_or(0.0, |due_at| now.duration_since(due_at).as_secs_f64());
+        self.due_lag.record(lag.max(0.0), &[]);
+    }
+}

@@ -1,0 +1,290 @@
+//! Records ledger entries.
+//!
+//! In: batches of stream LEDGER. Out: rows, and a wake-up for [`crate::release`] where something may have become due.
+//!
+//! Guarantee: entries are acked when their rows are committed. Whatever Postgres is going through is waited out, the
+//! batch held meanwhile. An entry that can never be recorded (bytes nobody can read, values no column takes) is set
+//! aside in `poisoned_entries` with the reason, and holds up no other.
+//!
+//! A crash here means that the batch is handed out again, here or elsewhere. So entries come more than once, and two
+//! recorders may have the same ones at the same time. What makes that harmless:
+//! - A batch is one transaction: all of it is on record, or nothing.
+//! - Rows are named by what they are about, and are written once. Only an attempt that was not on record before has
+//!   consequences, so each has them once.
+//! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
+//!   That makes the order within a batch immaterial, too.
+//! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.
+//!
+//! One thing two recorders can do between them that neither would alone: park a delivery that is, in the same instant,
+//! recorded as made (both facts exist where a dispatcher died after telling the first). [`crate::release`] looks at the
+//! record before it releases, and settles it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::bus::{Message, Verdict};
+use common::clock::Clock;
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use proto_schemas::id::AttemptRef;
+use proto_schemas::ledger::{AttemptFinished, DeliveryDeferred, EventAccepted, EventRejected, Fact, Outcome};
+use store::attempts::{AttemptKey, NewAttempt};
+use store::partitions::day;
+use store::pending_deliveries::{Parking, Step};
+use store::poisoned_entries::PoisonedEntry;
+use store::{Error, Store};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::next_step::{self, NextStep, later};
+use crate::partitions::Partitions;
+use crate::patience::{Patience, Stopped, chain};
+
+/// Most entries of one transaction: beyond it, a row gets no cheaper.
+pub const BATCH: usize = 1000;
+
+/// How long to wait for more entries after the first: what a quiet system's log is behind by.
+pub const LINGER: Duration = Duration::from_millis(20);
+
+/// Most bytes of entries in one transaction, as far as one entry fits: keeps a statement of large payloads well under
+/// the statement timeout.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bounds on how long a deferred delivery waits, whatever dispatcher proposes: not in a tight circle, and not for longer
+/// than it takes a person to wonder.
+const PARKED_MIN: Duration = Duration::from_secs(1);
+const PARKED_MAX: Duration = Duration::from_secs(60);
+
+/// The stage.
+#[derive(Debug)]
+pub struct Recorder {
+    /// Where to.
+    pub store: Store,
+    /// What time it is.
+    pub clock: Clock,
+    /// Of the tables written.
+    pub partitions: Arc<Partitions>,
+    /// Wakes [`crate::release`].
+    pub wake: Arc<Notify>,
+    /// For when Postgres is away.
+    pub patience: Patience,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// An entry that could be read.
+#[derive(Debug)]
+struct Entry {
+    message: Message,
+    fact: Fact,
+}
+
+impl Recorder {
+    /// Records a batch.
+    pub async fn record(&self, messages: Vec<Message>) -> Verdict {
+        match self.record_all(messages).await {
+            Ok(()) => Verdict::Done,
+            Err(Stopped) => Verdict::Again(Duration::ZERO),
+        }
+    }
+
+    async fn record_all(&self, messages: Vec<Message>) -> Result<(), Stopped> {
+        let mut entries = Vec::with_capacity(messages.len());
+        for message in messages {
+            match Fact::decode(message.payload.clone()) {
+                Ok(fact) => entries.push(Entry { message, fact }),
+                Err(error) => self.poison(&message, None, &error.to_string()).await?,
+            }
+        }
+        let mut parts = parts(&entries);
+        while let Some(part) = parts.pop() {
+            let Err(error) = self.patience.outwait(|| self.write(part).boxed()).await? else { continue };
+            match part {
+                [entry] => self.poison(&entry.message, Some(&entry.fact), &chain(&error)).await?,
+                // Some entry is at fault: halved until it stands alone.
+                _ => {
+                    let (first, rest) = part.split_at(part.len() / 2);
+                    parts.push(rest);
+                    parts.push(first);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, part: &[Entry]) -> Result<(), Error> {
+        match self.write_once(part).await {
+            // A day that was known is gone: dropped as old, and now wanted again.
+            Err(Error::NoPartition(_)) => {
+                self.partitions.forget();
+                self.write_once(part).await
+            }
+            written => written,
+        }
+    }
+
+    /// One transaction.
+    async fn write_once(&self, part: &[Entry]) -> Result<(), Error> {
+        let begun = Instant::now();
+        let now = self.clock.now();
+        let mut rows = Rows::of(part, now);
+        self.partitions.ensure(rows.days()).await?;
+
+        let mut transaction = self.store.begin().await?;
+        store::events::insert(&mut transaction, &rows.accepted).await?;
+        store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
+        let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
+        let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
+        let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
+        let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
+        let deferred = rows.deferred.len();
+        store::pending_deliveries::park(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        transaction.commit().await?;
+
+        // A delivery is due, or a parked one may follow one that is done. A newly parked one waits for a second at least.
+        if settled + stepped > 0 {
+            self.wake.notify_one();
+        }
+        self.metrics.batch(part.len(), begun.elapsed());
+        self.metrics.recorded("event_accepted", rows.accepted.len());
+        self.metrics.recorded("event_rejected", rows.rejected.len());
+        self.metrics.recorded("attempt_finished", rows.attempts.len());
+        self.metrics.recorded("delivery_deferred", deferred);
+        Ok(())
+    }
+
+    /// Sets an entry aside. A delivery it is about could never be heard of again, and ends here.
+    async fn poison(&self, message: &Message, fact: Option<&Fact>, reason: &str) -> Result<(), Stopped> {
+        tracing::error!(
+            sequence = message.sequence,
+            subject = message.subject.as_str(),
+            reason,
+            "a ledger entry cannot be recorded; it is set aside in poisoned_entries"
+        );
+        self.metrics.poisoned();
+        let entry = PoisonedEntry {
+            stream_sequence: message.sequence,
+            stored_at: message.stored_at,
+            subject: message.subject.as_str(),
+            reason,
+            payload: &message.payload,
+        };
+        if let Err(error) = self.patience.outwait(|| self.set_aside(entry).boxed()).await? {
+            tracing::error!(sequence = message.sequence, error = chain(&error), "nor can it be set aside; it is lost");
+        }
+        if let Err(error) = self.patience.outwait(|| self.end_delivery(fact, reason).boxed()).await? {
+            tracing::error!(sequence = message.sequence, error = chain(&error), "nor can its delivery be ended");
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, entry: PoisonedEntry<'_>) -> Result<(), Error> {
+        let mut transaction = self.store.begin().await?;
+        store::poisoned_entries::insert(&mut transaction, entry).await?;
+        transaction.commit().await
+    }
+
+    async fn end_delivery(&self, fact: Option<&Fact>, reason: &str) -> Result<(), Error> {
+        let (attempt, delivered) = match fact {
+            Some(Fact::AttemptFinished(fact)) => (fact.attempt, fact.outcome == Outcome::Delivered),
+            Some(Fact::DeliveryDeferred(fact)) => (fact.attempt, false),
+            Some(Fact::EventAccepted(_) | Fact::EventRejected(_)) | None => return Ok(()),
+        };
+        let mut transaction = self.store.begin().await?;
+        if delivered {
+            store::pending_deliveries::settle(&mut transaction, &[attempt]).await?;
+        } else {
+            let reason = format!("attempt {} could not be recorded: {reason}", attempt.attempt);
+            let step = Step { after: attempt, reason, due_at: None };
+            store::pending_deliveries::step(&mut transaction, vec![step], self.clock.now()).await?;
+        }
+        transaction.commit().await
+    }
+}
+
+/// Cuts a batch into what one transaction takes; the first part comes last, to be popped.
+fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut bytes = entries.first().map_or(0, |first| first.message.payload.len());
+    let mut parts: Vec<&[Entry]> = entries
+        .chunk_by(|_, next| {
+            bytes += next.message.payload.len();
+            let fits = bytes <= BATCH_BYTES;
+            if !fits {
+                bytes = next.message.payload.len();
+            }
+            fits
+        })
+        .collect();
+    parts.reverse();
+    parts
+}
+
+/// The rows a part of a batch comes to.
+#[derive(Debug, Default)]
+struct Rows<'a> {
+    accepted: Vec<&'a EventAccepted>,
+    rejected: Vec<&'a EventRejected>,
+    attempts: Vec<NewAttempt<'a>>,
+    /// What follows from those attempts that failed, if they are news.
+    steps: HashMap<AttemptKey, Step>,
+    /// Attempts that delivered and may have a pending row to be removed.
+    delivered: Vec<AttemptRef>,
+    deferred: Vec<Parking>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(entries: &'a [Entry], now: Timestamp) -> Self {
+        let mut rows = Self::default();
+        for entry in entries {
+            match &entry.fact {
+                Fact::EventAccepted(fact) => rows.accepted.push(fact),
+                Fact::EventRejected(fact) => rows.rejected.push(fact),
+                Fact::AttemptFinished(fact) => rows.attempt(fact, now),
+                Fact::DeliveryDeferred(fact) => rows.defer(fact, now),
+            }
+        }
+        rows
+    }
+
+    fn attempt(&mut self, fact: &'a AttemptFinished, now: Timestamp) {
+        let (reason, due_at) = match next_step::decide(fact, now) {
+            NextStep::Settled => {
+                if may_be_pending(fact) {
+                    self.delivered.push(fact.attempt);
+                }
+                self.attempts.push(NewAttempt { fact, next_attempt_at: None });
+                return;
+            }
+            NextStep::Again { due_at, reason } => (reason, Some(due_at)),
+            NextStep::Dead { reason } => (reason, None),
+        };
+        self.attempts.push(NewAttempt { fact, next_attempt_at: due_at });
+        // Of two entries about one attempt the first goes on record.
+        let key = AttemptKey::from(&fact.attempt);
+        self.steps.entry(key).or_insert(Step { after: fact.attempt, reason, due_at });
+    }
+
+    fn defer(&mut self, fact: &DeliveryDeferred, now: Timestamp) {
+        self.deferred.push(Parking {
+            attempt: fact.attempt,
+            reason: fact.reason.clone(),
+            due_at: later(now, fact.retry_in.clamp(PARKED_MIN, PARKED_MAX)),
+        });
+    }
+
+    /// The days whose partitions are needed.
+    fn days(&self) -> impl Iterator<Item = jiff::civil::Date> {
+        let events = self.accepted.iter().map(|fact| fact.event.key);
+        let attempts = self.attempts.iter().map(|new| new.fact.attempt.event);
+        events.chain(attempts).map(day)
+    }
+}
+
+/// Whether the delivery may have a row in `pending_deliveries`. One that succeeds straight from ingest, at its first
+/// attempt and handed out once, has none and needs no statement: that is nearly all of them.
+fn may_be_pending(fact: &AttemptFinished) -> bool {
+    let AttemptRef { run, attempt, release, .. } = fact.attempt;
+    run > 0 || attempt > 1 || release > 0 || fact.handed_out > 1
+}

@@ -1,0 +1,295 @@
+//! Servers, a database and a bus per test, and facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser as _;
+use common::bus::{Bus, Message};
+use common::clock::{Clock, Manual};
+use common::health::Health;
+use jiff::Timestamp;
+use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
+use proto_schemas::event::Event;
+use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use proto_schemas::ledger::{
+    AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome,
+};
+use retry_scheduler::Config;
+use retry_scheduler::metrics::Metrics;
+use retry_scheduler::partitions::Partitions;
+use retry_scheduler::patience::Patience;
+use retry_scheduler::record::Recorder;
+use retry_scheduler::release::Releaser;
+use retry_scheduler::rescue::Rescuer;
+use store::pending_deliveries::{self, DeliveryKey};
+use store::{Store, attempts, log};
+use tokio::sync::{Notify, OnceCell};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// When every test begins.
+pub(crate) const START: Timestamp = Timestamp::constant(1_770_000_000, 0);
+pub(crate) const RESCUE_AFTER: Duration = Duration::from_secs(300);
+pub(crate) const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(0xa));
+
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// Settings, as a command line gives them.
+pub(crate) fn config(nats_url: &str, database_url: &str) -> Config {
+    let arguments = ["retry-scheduler", "--nats-url", nats_url, "--database-url", database_url];
+    Arguments::parse_from(arguments).config
+}
+
+/// One server for all tests of this process; it ends with the process.
+async fn postgres() -> &'static Postgres {
+    static SERVER: OnceCell<(Folder, Postgres)> = OnceCell::const_new();
+    let start = async || {
+        let folder = Folder::temporary().unwrap();
+        let server = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default()).await.unwrap();
+        (folder, server)
+    };
+    &SERVER.get_or_init(start).await.1
+}
+
+/// The URL of a database of the test's own, empty.
+pub(crate) async fn database() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    postgres().await.create_database(&name).await.unwrap()
+}
+
+/// A NATS of the test's own.
+pub(crate) struct OwnNats {
+    pub(crate) server: Nats,
+    _folder: Folder,
+}
+
+impl OwnNats {
+    pub(crate) async fn start() -> Self {
+        let folder = Folder::temporary().unwrap();
+        let server = Nats::start(&folder.path().join("nats"), &nats::Options::default()).await.unwrap();
+        Self { server, _folder: folder }
+    }
+
+    pub(crate) async fn bus(&self) -> Bus {
+        Bus::connect(&config(&self.server.url(), "postgres:///").nats, "test", std::time::Duration::from_secs(30)).await.unwrap()
+    }
+}
+
+/// Postgres and the recorder, under a clock that stands still.
+pub(crate) struct Ledger {
+    pub(crate) store: Store,
+    pub(crate) clock: Manual,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) patience: Patience,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
+impl Ledger {
+    pub(crate) async fn start() -> Self {
+        Self::on(&database().await).await
+    }
+
+    pub(crate) async fn on(database_url: &str) -> Self {
+        let config = config("nats://nowhere", database_url).postgres;
+        let store = Store::connect(&config, "test", Duration::from_secs(10)).await.unwrap();
+        store.migrate().await.unwrap();
+        let clock = Manual::at(START);
+        let wake = Arc::new(Notify::new());
+        let patience = Patience { health: Health::new(), stop: CancellationToken::new() };
+        let recorder = Recorder {
+            store: store.clone(),
+            clock: Clock::from(clock.clone()),
+            partitions: Arc::new(Partitions::new(store.clone())),
+            wake: Arc::clone(&wake),
+            patience: patience.clone(),
+            metrics: Metrics::default(),
+        };
+        Self { store, clock, wake, patience, recorder: Arc::new(recorder) }
+    }
+
+    pub(crate) fn releaser(&self, bus: &Bus, per_webhook: u32) -> Releaser {
+        Releaser {
+            store: self.store.clone(),
+            bus: bus.clone(),
+            clock: Clock::from(self.clock.clone()),
+            wake: Arc::clone(&self.wake),
+            per_webhook,
+            doubt_after: RESCUE_AFTER,
+            patience: self.patience.clone(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    pub(crate) fn rescuer(&self, bus: &Bus) -> Rescuer {
+        Rescuer {
+            store: self.store.clone(),
+            bus: bus.clone(),
+            clock: Clock::from(self.clock.clone()),
+            wake: Arc::clone(&self.wake),
+            doubt_after: RESCUE_AFTER,
+            patience: self.patience.clone(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Records facts as one batch.
+    pub(crate) async fn record(&self, facts: &[Fact]) {
+        let verdict = self.recorder.record(messages(facts)).await;
+        assert_eq!(verdict, common::bus::Verdict::Done);
+    }
+
+    /// Notes a release as [`Releaser`] does, without a NATS. Gives back the attempt in its new release.
+    pub(crate) async fn released(&self, attempt: AttemptRef) -> AttemptRef {
+        let next = AttemptRef { release: attempt.release + 1, ..attempt };
+        let mut connection = self.store.connection().await.unwrap();
+        pending_deliveries::mark_released(&mut connection, &[next], START, START).await.unwrap();
+        next
+    }
+
+    /// Every pending delivery that is not dead: its state, attempt and release. Only of events on record.
+    pub(crate) async fn pending(&self) -> BTreeMap<DeliveryKey, (&'static str, u32, u32)> {
+        let mut transaction = self.store.begin().await.unwrap();
+        let never = Timestamp::MAX;
+        let scheduled = pending_deliveries::claim_scheduled(&mut transaction, never, 10_000).await.unwrap();
+        let released = pending_deliveries::doubtful(&mut transaction, never, 10_000).await.unwrap();
+        let parked = pending_deliveries::claim_parked(&mut transaction, never, 10_000, 10_000).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let state = |state: &'static str, attempts: Vec<AttemptRef>| {
+            attempts
+                .into_iter()
+                .map(move |attempt| (DeliveryKey::from(&attempt), (state, attempt.attempt, attempt.release)))
+        };
+        state("scheduled", scheduled).chain(state("released", released)).chain(state("parked", parked)).collect()
+    }
+
+    /// How many pending deliveries are in `state`.
+    pub(crate) async fn count(&self, state: &str) -> u64 {
+        let mut connection = self.store.connection().await.unwrap();
+        let counts = pending_deliveries::count(&mut connection).await.unwrap();
+        counts.iter().find(|count| count.state == state).map_or(0, |count| count.deliveries)
+    }
+
+    /// The deliveries as the API tells them.
+    pub(crate) async fn deliveries(&self) -> Vec<log::Delivery> {
+        let mut connection = self.store.connection().await.unwrap();
+        let filter = log::DeliveryFilter::default();
+        log::deliveries(&mut connection, PROJECT, &filter, None, 10_000).await.unwrap().deliveries
+    }
+
+    /// What is on record of an attempt.
+    pub(crate) async fn made(&self, attempt: AttemptRef) -> Option<attempts::Made> {
+        let mut connection = self.store.connection().await.unwrap();
+        attempts::made(&mut connection, &[(&attempt).into()]).await.unwrap().pop()
+    }
+}
+
+/// Facts as stream LEDGER hands them out.
+pub(crate) fn messages(facts: &[Fact]) -> Vec<Message> {
+    let numbered = facts.iter().zip(1..);
+    numbered.map(|(fact, sequence)| message(fact.subject(), fact.encode(), sequence)).collect()
+}
+
+pub(crate) fn message(subject: &str, payload: impl Into<Bytes>, sequence: u64) -> Message {
+    Message {
+        subject: subject.into(),
+        headers: None,
+        payload: payload.into(),
+        sequence,
+        stored_at: START,
+        handed_out: 1,
+    }
+}
+
+pub(crate) fn webhook(number: u128) -> WebhookId {
+    WebhookId::from_uuid(Uuid::from_u128(number))
+}
+
+pub(crate) fn key(number: u64) -> EventKey {
+    EventKey::of_message(START, number)
+}
+
+/// The first attempt, straight from ingest, to deliver event `number` to webhook `webhook`.
+pub(crate) fn first(number: u64, webhook: WebhookId) -> AttemptRef {
+    AttemptRef { event: key(number), project: PROJECT, webhook, run: 0, attempt: 1, release: 0 }
+}
+
+pub(crate) fn event(key: EventKey) -> Event {
+    Event {
+        key,
+        id: key.derived_event_id(),
+        project: PROJECT,
+        event_type: "invoice.paid".into(),
+        occurred_at: key.accepted_at(),
+        accepted_at: key.accepted_at(),
+        attributes: BTreeMap::from([("colour".into(), "grün".into())]),
+        content_type: "application/json".into(),
+        payload: Bytes::from_static(br#"{"amount": 3.0}"#),
+        traceparent: String::new(),
+    }
+}
+
+pub(crate) fn accepted(key: EventKey, owed: &[WebhookId]) -> Fact {
+    Fact::EventAccepted(EventAccepted { event: event(key), owed: owed.to_vec(), skipped: Vec::new() })
+}
+
+pub(crate) fn rejected(key: EventKey) -> Fact {
+    Fact::EventRejected(EventRejected {
+        key,
+        project: Some(PROJECT),
+        subject: "events.acme.x".into(),
+        reason: "not_json".into(),
+        detail: "the body is not JSON".into(),
+        payload: Bytes::from_static(b"{"),
+        payload_size: 1,
+        received_at: START,
+    })
+}
+
+pub(crate) fn delivered(attempt: AttemptRef) -> Fact {
+    Fact::AttemptFinished(finished(attempt, Outcome::Delivered))
+}
+
+/// A 503; the ladder has three attempts, a minute apart.
+pub(crate) fn failed(attempt: AttemptRef) -> Fact {
+    Fact::AttemptFinished(finished(attempt, Outcome::Failed))
+}
+
+pub(crate) fn finished(attempt: AttemptRef, outcome: Outcome) -> AttemptFinished {
+    let delivered = outcome == Outcome::Delivered;
+    AttemptFinished {
+        attempt,
+        event_id: attempt.event.derived_event_id(),
+        event_type: "invoice.paid".into(),
+        webhook_revision: 1,
+        started_at: START,
+        duration: Duration::from_millis(20),
+        outcome,
+        status: Some(if delivered { 200 } else { 503 }),
+        error_class: (!delivered).then_some(ErrorClass::Status),
+        error: if delivered { String::new() } else { "503 Service Unavailable".into() },
+        response_headers: vec![("content-type".into(), "text/plain".into())],
+        response_body: Bytes::from_static(b"hello"),
+        response_truncated: false,
+        retry_after: None,
+        request_sha256: Bytes::from_static(&[7; 32]),
+        handed_out: 1,
+        ladder: vec![Duration::ZERO, Duration::from_secs(60), Duration::from_secs(60)],
+    }
+}
+
+pub(crate) fn deferred(attempt: AttemptRef) -> Fact {
+    Fact::DeliveryDeferred(DeliveryDeferred {
+        attempt,
+        reason: "the lane is full".into(),
+        retry_in: Duration::from_secs(2),
+        deferred_at: START,
+    })
+}

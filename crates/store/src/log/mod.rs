@@ -1,0 +1,12 @@
+//! What people read of the record that retry-scheduler writes: events, attempts, deliveries and rejected events of one
+//! project, newest first, a page at a time. Nothing is written in here.
+
+mod attempts;
+mod deliveries;
+mod events;
+mod rejected_events;
+
+pub use attempts::{Attempt, AttemptCursor, AttemptFilter, Response, StatusFilter, attempt, attempts};
+pub use deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State, deliveries};
+pub use events::{Event, EventFilter, event, event_keys, events, payload};
+pub use rejected_events::{RejectedEvent, rejected_events};

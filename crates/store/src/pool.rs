@@ -1,0 +1,166 @@
+//! The connection pool, and what holds for every connection of it.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::{Config, Error};
+
+/// What every statement takes. A [`Transaction`] derefs to it.
+pub type Connection = sqlx::PgConnection;
+
+/// How long a caller waits for a free connection, and for a new one to be made: less than a request may take.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait between two looks at a Postgres that does not answer yet.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest any statement may take. Migrations are exempt.
+const STATEMENT_TIMEOUT: &str = "5s";
+
+/// A transaction left open longer than this belongs to a process that hangs; its locks are freed.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "60s";
+
+/// The database. Cloning is cheap; all clones share one pool.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: sqlx::PgPool,
+}
+
+impl Store {
+    /// Connects, waiting up to `patience` for a Postgres that does not answer yet. `service` is what the connections
+    /// are called in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// [`Error::NoAddress`] or [`Error::Address`] at once, and [`Error::NotLetIn`] where Postgres answers and says no (a
+    /// wrong password, no such database), since waiting would not help; [`Error::Unreachable`] after `patience`.
+    pub async fn connect(config: &Config, service: &str, patience: Duration) -> Result<Self, Error> {
+        let options: PgConnectOptions = config.url()?.expose_secret().parse().map_err(Error::Address)?;
+        let address = address(&options);
+        let options = options.application_name(service).options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            // A plan made for no particular values cannot leave out partitions, nor filters that are not given;
+            // planning costs microseconds beside batches and pages.
+            ("plan_cache_mode", "force_custom_plan"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
+        let store = Self { pool };
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut said = false;
+        loop {
+            let source = match store.check().await {
+                Ok(()) => return Ok(store),
+                Err(error) => Box::new(error),
+            };
+            if !source.is_transient() {
+                return Err(Error::NotLetIn { address, source });
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::Unreachable { address, source });
+            }
+            if !said {
+                tracing::info!(address, error = %source, "waiting for Postgres");
+                said = true;
+            }
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+    }
+
+    /// Brings the schema up to date. Safe from several processes at once: they take turns.
+    ///
+    /// # Errors
+    /// [`Error::Migration`], also where the database is newer than this release.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let mut connection = self.pool.acquire().await?;
+        // Not only the statements but also the wait for another process' migrations may take long.
+        sqlx::query("SET statement_timeout = 0")
+            .execute(&mut *connection)
+            .await?;
+        // `run` takes any `Acquire<'_>`, which makes a future the compiler cannot see to be `Send`; this is what it calls.
+        let migrated = sqlx::migrate!().run_direct(None, &mut *connection, false).await;
+        // Not given back to the pool: it has no statement timeout any more.
+        connection.close().await?;
+        migrated.map_err(Error::Migration)
+    }
+
+    /// Whether Postgres answers.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn check(&self) -> Result<(), Error> {
+        sqlx::query("-- pool::check\nSELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// A connection for statements that need no transaction.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where none can be had in time.
+    pub async fn connection(&self) -> Result<impl DerefMut<Target = Connection> + Send + use<>, Error> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where no connection can be had in time.
+    pub async fn begin(&self) -> Result<Transaction, Error> {
+        Ok(Transaction(self.pool.begin().await?))
+    }
+
+    /// Waits for the connections in use and closes all.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Where the database is, for messages: without user and password.
+fn address(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or("(the user's)");
+    match options.get_socket() {
+        Some(folder) => format!("{}, database {database}", folder.display()),
+        None => format!("{}:{}, database {database}", options.get_host(), options.get_port()),
+    }
+}
+
+/// A transaction. Dropped without [`Transaction::commit`], it never happened.
+#[derive(Debug)]
+pub struct Transaction(sqlx::Transaction<'static, sqlx::Postgres>);
+
+impl Transaction {
+    /// Makes it lasting.
+    ///
+    /// # Errors
+    /// Any [`Error`]; after [`Error::Unavailable`] it is unknown whether it happened.
+    pub async fn commit(self) -> Result<(), Error> {
+        Ok(self.0.commit().await?)
+    }
+
+    /// Undoes it now rather than when the connection is next used.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn rollback(self) -> Result<(), Error> {
+        Ok(self.0.rollback().await?)
+    }
+}
+
+impl Deref for Transaction {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
+    }
+}

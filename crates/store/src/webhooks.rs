@@ -1,0 +1,368 @@
+//! `webhooks` and `webhook_revisions`: subscriptions as their owners wrote them, and who changed what when. Written by
+//! config-api. A deleted webhook's row stays, so that late deliveries and the log still know it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto_schemas::id::{ProjectId, WebhookId};
+use serde::{Deserialize, Serialize};
+use sqlx::query_as;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::time::{from_sql, to_sql};
+use crate::{Connection, Error};
+
+/// The index that keeps names of one project's webhooks apart.
+pub const NAME_KEY: &str = "webhooks_project_name_key";
+
+/// A subscription as its owner wrote it: what it leaves open, the project's profile says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Identity.
+    pub id: WebhookId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Its name, unique among the project's webhooks.
+    pub name: String,
+    /// Where requests go.
+    pub url: String,
+    /// Event type patterns.
+    pub events: Vec<String>,
+    /// Headers of its own.
+    pub headers: Vec<Header>,
+    /// Sealed signing secret.
+    pub sealed_secret: Option<String>,
+    /// Whether it gets events; off, it is paused.
+    pub active: bool,
+    /// When to try again; `None`: as the profile says.
+    pub retry: Option<Retry>,
+    /// Total time of one request; `None`: as the profile says. To the millisecond.
+    pub timeout: Option<Duration>,
+    /// Counts the versions, from 1.
+    pub revision: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When this revision was made.
+    pub updated_at: Timestamp,
+    /// Since when it is gone, if it is.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// A header of a webhook's own, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// As it was typed.
+    pub key: String,
+    /// Its value.
+    #[serde(flatten)]
+    pub value: HeaderValue,
+}
+
+/// A header's value, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderValue {
+    /// Readable by whoever may read the webhook.
+    #[serde(rename = "value")]
+    Plain(String),
+    /// Protected: encrypted, and never given out again.
+    Sealed(String),
+}
+
+/// When to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// One attempt, then it is dead.
+    Never,
+    /// The delay before each attempt, the first one's included. To the millisecond.
+    Delays(Vec<Duration>),
+}
+
+/// How [`Retry`] is stored: `false` or `{"delays_ms": […]}`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredRetry {
+    Switch(bool),
+    Delays { delays_ms: Vec<u64> },
+}
+
+impl Retry {
+    fn to_stored(&self) -> StoredRetry {
+        match self {
+            Self::Never => StoredRetry::Switch(false),
+            Self::Delays(delays) => StoredRetry::Delays {
+                delays_ms: delays
+                    .iter()
+                    .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+                    .collect(),
+            },
+        }
+    }
+
+    fn from_stored(stored: StoredRetry) -> Option<Self> {
+        match stored {
+            StoredRetry::Switch(false) => Some(Self::Never),
+            StoredRetry::Switch(true) => None,
+            StoredRetry::Delays { delays_ms } => {
+                Some(Self::Delays(delays_ms.into_iter().map(Duration::from_millis).collect()))
+            }
+        }
+    }
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    url: String,
+    events: Vec<String>,
+    headers: Json<Vec<Header>>,
+    sealed_secret: Option<String>,
+    active: bool,
+    retry: Option<Json<StoredRetry>>,
+    timeout_ms: Option<i32>,
+    revision: i64,
+    created_at: time::OffsetDateTime,
+    updated_at: time::OffsetDateTime,
+    deleted_at: Option<time::OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Webhook {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let unreadable = |what: &str| Error::Unreadable {
+            table: "webhooks",
+            reason: format!("{what} of {} is out of range", row.id),
+        };
+        Ok(Self {
+            id: WebhookId::from_uuid(row.id),
+            project: ProjectId::from_uuid(row.project_id),
+            name: row.name,
+            url: row.url,
+            events: row.events,
+            headers: row.headers.0,
+            sealed_secret: row.sealed_secret,
+            active: row.active,
+            retry: row.retry.and_then(|stored| Retry::from_stored(stored.0)),
+            timeout: row
+                .timeout_ms
+                .map(|millis| u64::try_from(millis).map(Duration::from_millis))
+                .transpose()
+                .map_err(|_| unreadable("timeout_ms"))?,
+            revision: u64::try_from(row.revision).map_err(|_| unreadable("revision"))?,
+            created_at: from_sql(row.created_at),
+            updated_at: from_sql(row.updated_at),
+            deleted_at: row.deleted_at.map(from_sql),
+        })
+    }
+}
+
+/// Adds a webhook.
+///
+/// # Errors
+/// [`Error::Constraint`] with [`NAME_KEY`] where the name is taken.
+pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<(), Error> {
+    sqlx::query!(
+        "-- webhooks::insert
+         INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
+                               revision, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        webhook.id.as_uuid(),
+        webhook.project.as_uuid(),
+        webhook.name,
+        webhook.url,
+        &webhook.events,
+        Json(&webhook.headers) as _,
+        webhook.sealed_secret,
+        webhook.active,
+        webhook.retry.as_ref().map(|retry| Json(retry.to_stored())) as _,
+        millis(webhook.timeout),
+        revision(webhook.revision),
+        to_sql(webhook.created_at),
+        to_sql(webhook.updated_at),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes a webhook's next revision; `deleted_at` is written too. Read it with [`find_for_update`]
+/// in the same transaction.
+///
+/// # Errors
+/// [`Error::Constraint`] with [`NAME_KEY`] where the name is taken.
+pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<(), Error> {
+    sqlx::query!(
+        "-- webhooks::update
+         UPDATE webhooks
+         SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
+             timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12
+         WHERE id = $1",
+        webhook.id.as_uuid(),
+        webhook.name,
+        webhook.url,
+        &webhook.events,
+        Json(&webhook.headers) as _,
+        webhook.sealed_secret,
+        webhook.active,
+        webhook.retry.as_ref().map(|retry| Json(retry.to_stored())) as _,
+        millis(webhook.timeout),
+        revision(webhook.revision),
+        to_sql(webhook.updated_at),
+        webhook.deleted_at.map(to_sql),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A project's webhook of that name or id, deleted ones left out.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &str) -> Result<Option<Webhook>, Error> {
+    let row = query_as!(
+        Row,
+        r#"-- webhooks::find
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
+                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+         FROM webhooks
+         WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))"#,
+        project.as_uuid(),
+        Uuid::parse_str(name_or_id).ok(),
+        name_or_id,
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Webhook::try_from).transpose()
+}
+
+/// Like [`find`], and nobody else changes it until the transaction ends.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn find_for_update(
+    connection: &mut Connection,
+    project: ProjectId,
+    name_or_id: &str,
+) -> Result<Option<Webhook>, Error> {
+    let row = query_as!(
+        Row,
+        r#"-- webhooks::find_for_update
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
+                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+         FROM webhooks
+         WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))
+         FOR UPDATE"#,
+        project.as_uuid(),
+        Uuid::parse_str(name_or_id).ok(),
+        name_or_id,
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Webhook::try_from).transpose()
+}
+
+/// The webhooks of those ids, deleted ones included, in no particular order.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Vec<Webhook>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows = query_as!(
+        Row,
+        r#"-- webhooks::by_ids
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
+                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+         FROM webhooks WHERE id = ANY($1)"#,
+        &ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Webhook::try_from).collect()
+}
+
+/// Up to `limit` webhooks of a project made before the webhook `before`, newest first; deleted ones are left out.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn page(
+    connection: &mut Connection,
+    project: ProjectId,
+    before: Option<WebhookId>,
+    limit: u32,
+) -> Result<Vec<Webhook>, Error> {
+    let rows = query_as!(
+        Row,
+        r#"-- webhooks::page
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
+                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+         FROM webhooks
+         WHERE project_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2)
+         ORDER BY id DESC LIMIT $3"#,
+        project.as_uuid(),
+        before.map(WebhookId::as_uuid),
+        i64::from(limit),
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Webhook::try_from).collect()
+}
+
+/// Up to `limit` identities of webhooks in the order of their ids, from after `after` on; deleted ones included.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn all(
+    connection: &mut Connection,
+    after: Option<WebhookId>,
+    limit: u32,
+) -> Result<Vec<(ProjectId, WebhookId)>, Error> {
+    let rows = sqlx::query!(
+        "-- webhooks::all
+         SELECT project_id, id FROM webhooks WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
+        after.map(WebhookId::as_uuid),
+        i64::from(limit),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (ProjectId::from_uuid(row.project_id), WebhookId::from_uuid(row.id)))
+        .collect())
+}
+
+/// Notes a revision: what the webhook looks like from now on, without its secrets, and whose token made it so.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn note_revision(
+    connection: &mut Connection,
+    webhook: &Webhook,
+    definition: &serde_json::Value,
+    token: Uuid,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "-- webhooks::note_revision
+         INSERT INTO webhook_revisions (webhook_id, revision, definition, token_id, created_at)
+         VALUES ($1, $2, $3, $4, $5)",
+        webhook.id.as_uuid(),
+        revision(webhook.revision),
+        definition,
+        token,
+        to_sql(webhook.updated_at),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn millis(timeout: Option<Duration>) -> Option<i32> {
+    timeout.map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX))
+}
+
+fn revision(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,129 @@
+//! A small client of the REST API and of intake.
+
+use anyhow::{Context as _, ensure};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+/// A client with one token. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    /// Base URL of config-api.
+    pub api: String,
+    /// Base URL of ingest.
+    pub ingest: String,
+    token: String,
+}
+
+impl Api {
+    /// A client of the two base URLs.
+    #[must_use]
+    pub fn new(api: &str, ingest: &str, token: &str) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's own client, which talks to the services under test"
+        )]
+        let http = reqwest::Client::new();
+        Self {
+            http,
+            api: api.to_owned(),
+            ingest: ingest.to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    /// The same with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: token.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// One request to config-api, whatever comes of it.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        self.send(method, &format!("{}{path}", self.api), body).await
+    }
+
+    /// One request to ingest, whatever comes of it.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn intake(&self, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
+        self.send(Method::POST, &format!("{}{path}", self.ingest), Some(body))
+            .await
+    }
+
+    async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response: Response = request.send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        let body = match text.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))?,
+        };
+        Ok((status, body))
+    }
+
+    /// A request that must succeed.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, answer) = self.call(method.clone(), path, body).await?;
+        ensure!(status.is_success(), "{method} {path}: {status} {answer}");
+        Ok(answer)
+    }
+
+    /// Creates a project.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn create_project(&self, name: &str) -> anyhow::Result<Value> {
+        self.ok(Method::POST, "/v1/projects", Some(&json!({ "name": name })))
+            .await
+    }
+
+    /// Creates a webhook for every event, with `more` members.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn create_webhook(&self, project: &str, name: &str, url: &str, more: Value) -> anyhow::Result<Value> {
+        let mut body = json!({ "name": name, "url": url, "events": ["*"] });
+        if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+            body.extend(more);
+        }
+        self.ok(Method::POST, &format!("/v1/projects/{project}/webhooks"), Some(&body))
+            .await
+    }
+
+    /// Every item of a list, over all its pages.
+    ///
+    /// # Errors
+    /// Where a page is refused.
+    pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let mut page = self
+                .ok(Method::GET, &format!("{path}{separator}limit=250{cursor}"), None)
+                .await?;
+            if let Value::Array(found) = page["items"].take() {
+                items.extend(found);
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The benchmark behind `make bench`: real processes, a private nats-server and Postgres, an open-loop generator and a
+//! sink of our own, all on this machine.
+//!
+//! Open loop: an event's latency counts from the moment it was **meant** to be published, so a stall of the system under
+//! test shows in the figures instead of slowing the generator down.
+
+mod account;
+mod load;
+mod report;
+mod sink;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use posthaste_tests::{Cluster, Role, Setup};
+use serde_json::json;
+
+use self::account::Accounts;
+use self::load::Load;
+use self::report::Table;
+use self::sink::Sink;
+
+/// Measures what Posthaste costs on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "posthaste-bench")]
+struct Args {
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Webhooks the saturating load is spread over.
+    #[arg(long, default_value_t = 20)]
+    webhooks: usize,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 1024)]
+    bytes: usize,
+    /// Only these measurements: bare, saturation, light, isolation.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, measurement: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == measurement)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let window = Duration::from_secs(args.seconds);
+    println!("{}", report::machine());
+    println!("starting nats-server, Postgres and the four services …");
+    let sink = Sink::start().await?;
+    let cluster = Cluster::start_with(Setup {
+        env: vec![("POSTHASTE_LOG", "warn".to_owned())],
+    })
+    .await?;
+    let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
+    let api = &cluster.admin;
+    api.create_project("bench").await?;
+
+    let mut bare = None;
+    if args.wants("bare") {
+        println!("\nthe bare HTTP client, the same payloads straight to the sink, {window:?}");
+        let rate = load::bare(&sink, args.bytes, window).await?;
+        println!("  {rate:.0} requests/s");
+        bare = Some(rate);
+    }
+
+    let mut quick = Vec::new();
+    for i in 0..args.webhooks {
+        let hook = api
+            .create_webhook(
+                "bench",
+                &format!("quick-{i}"),
+                &sink.url("quick"),
+                json!({ "events": [format!("quick.{i}")] }),
+            )
+            .await?;
+        quick.push(hook["id"].as_str().context("no id")?.to_owned());
+    }
+
+    if args.wants("saturation") {
+        println!(
+            "\nsaturation: {} webhooks, {} B events, {window:?}",
+            args.webhooks, args.bytes
+        );
+        saturation(&args, &cluster, &load, &sink, window, bare).await?;
+    }
+    if args.wants("light") {
+        for rate in [50, 200] {
+            let latency = load
+                .open_loop(&sink, rate, window, |n| format!("quick.{}", n as usize % args.webhooks))
+                .await?;
+            println!("\nend to end at {rate} events/s: {}", report::latency(&latency));
+        }
+    }
+    if args.wants("isolation") {
+        isolation(&cluster, &load, &sink, window).await?;
+    }
+    println!("\nresident memory:");
+    let mut table = Table::new(&["process", "MiB"]);
+    for (name, bytes) in Accounts::of(&cluster)?.resident()? {
+        table.row(&[name, format!("{:.0}", bytes as f64 / 1048576.0)]);
+    }
+    table.print();
+    Ok(())
+}
+
+async fn saturation(
+    args: &Args,
+    cluster: &Cluster,
+    load: &Load,
+    sink: &Sink,
+    window: Duration,
+    bare: Option<f64>,
+) -> anyhow::Result<()> {
+    let accounts = Accounts::of(cluster)?;
+    let measured = load
+        .saturate(sink, window, &accounts, |n| {
+            format!("quick.{}", n as usize % args.webhooks)
+        })
+        .await?;
+    let rate = measured.delivered as f64 / measured.elapsed.as_secs_f64();
+    print!("  {rate:.0} deliveries/s");
+    match bare {
+        Some(bare) => println!(", {:.0} % of the bare client", 100.0 * rate / bare),
+        None => println!(),
+    }
+    let mut table = Table::new(&["process", "CPU µs per delivered event"]);
+    let mut total = 0.0;
+    for (name, cpu) in &measured.cpu {
+        let each = cpu.as_secs_f64() * 1e6 / measured.delivered as f64;
+        if name != account::GENERATOR {
+            total += each;
+        }
+        table.row(&[name.clone(), format!("{each:.1}")]);
+    }
+    table.row(&["all but generator and sink".to_owned(), format!("{total:.1}")]);
+    table.print();
+    let recorded = measured.recorded_after;
+    println!("  the log was complete {recorded:.1?} after the last delivery");
+    Ok(())
+}
+
+/// Ten of 200 webhooks answer after 5 s; the others must not notice.
+async fn isolation(cluster: &Cluster, load: &Load, sink: &Sink, window: Duration) -> anyhow::Result<()> {
+    const WEBHOOKS: u64 = 200;
+    const SLOW: u64 = 10;
+    const RATE: u64 = 1000;
+    println!("\nisolation: {RATE} events/s over {WEBHOOKS} webhooks, of which {SLOW} answer after 5 s, {window:?}");
+    for i in 0..WEBHOOKS {
+        let to = if i < SLOW { "slow" } else { "other" };
+        cluster
+            .admin
+            .create_webhook(
+                "bench",
+                &format!("isolated-{i}"),
+                &sink.url(to),
+                json!({ "events": [format!("isolated.{i}")] }),
+            )
+            .await?;
+    }
+    let latency = load
+        .open_loop(sink, RATE, window, |n| format!("isolated.{}", n % WEBHOOKS))
+        .await?;
+    println!("  the quick ones, end to end: {}", report::latency(&latency));
+    let _ = cluster.process_id(Role::Dispatcher);
+    Ok(())
+}

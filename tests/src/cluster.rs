@@ -1,0 +1,314 @@
+//! The four services as processes of their own, over a private nats-server and Postgres.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{Api, eventually_within};
+
+/// Which service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Takes events in.
+    Ingest,
+    /// Delivers.
+    Dispatcher,
+    /// Records and retries.
+    RetryScheduler,
+    /// REST.
+    ConfigApi,
+}
+
+impl Role {
+    /// Every service.
+    pub const ALL: [Self; 4] = [Self::ConfigApi, Self::RetryScheduler, Self::Dispatcher, Self::Ingest];
+
+    /// Its name: subcommand and binary.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Dispatcher => "dispatcher",
+            Self::RetryScheduler => "retry-scheduler",
+            Self::ConfigApi => "config-api",
+        }
+    }
+}
+
+/// How a cluster is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Further environment variables of every service.
+    pub env: Vec<(&'static str, String)>,
+}
+
+/// A running cluster; gone when it is dropped.
+pub struct Cluster {
+    services: BTreeMap<Role, Service>,
+    /// The private nats-server.
+    pub nats: Nats,
+    /// The private Postgres.
+    pub postgres: Postgres,
+    /// The client of an administrator.
+    pub admin: Api,
+    env: Vec<(&'static str, String)>,
+    // Last, so that it goes last.
+    folder: Folder,
+}
+
+struct Service {
+    child: Child,
+    listen: String,
+}
+
+/// The administrator's token of every test cluster.
+pub const ADMIN_TOKEN: &str = "ph_testadmintokentestadmintokentestadmin";
+
+impl Cluster {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where a server or service does not start; its log is part of the error.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Setup::default()).await
+    }
+
+    /// [`Cluster::start`] with settings of its own.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with(setup: Setup) -> anyhow::Result<Self> {
+        let folder = Folder::temporary()?;
+        let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default()).await?;
+        let postgres = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default()).await?;
+        let key = common::crypto::generate_key();
+        let mut env = vec![
+            ("NATS_URL", nats.url()),
+            ("DATABASE_URL", postgres.url()),
+            ("POSTHASTE_ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
+            (
+                "POSTHASTE_ENCRYPTION_KEYS",
+                format!("test:{}", secrecy::ExposeSecret::expose_secret(&key)),
+            ),
+            ("POSTHASTE_EGRESS_ALLOW_HTTP", "true".to_owned()),
+            ("POSTHASTE_EGRESS_ALLOW_CIDRS", "127.0.0.0/8,::1/128".to_owned()),
+            ("POSTHASTE_DRAIN_DELAY", "0s".to_owned()),
+        ];
+        env.extend(setup.env);
+        let admin = Api::new("", "", ADMIN_TOKEN);
+        let mut cluster = Self {
+            services: BTreeMap::new(),
+            nats,
+            postgres,
+            admin,
+            env,
+            folder,
+        };
+        for role in Role::ALL {
+            cluster.spawn(role, "127.0.0.1:0")?;
+        }
+        for role in Role::ALL {
+            cluster.wait_ready(role).await?;
+        }
+        cluster.admin = Api::new(&cluster.url(Role::ConfigApi)?, &cluster.url(Role::Ingest)?, ADMIN_TOKEN);
+        Ok(cluster)
+    }
+
+    /// The base URL of a service.
+    ///
+    /// # Errors
+    /// Where it was never ready.
+    pub fn url(&self, role: Role) -> anyhow::Result<String> {
+        self.services
+            .get(&role)
+            .map(|service| service.listen.clone())
+            .context("not started")
+    }
+
+    /// The process of a service.
+    #[must_use]
+    pub fn process_id(&self, role: Role) -> Option<u32> {
+        self.services.get(&role).map(|service| service.child.id())
+    }
+
+    /// Ends a service with SIGKILL, at whatever line it is.
+    ///
+    /// # Errors
+    /// Where it cannot be signalled.
+    pub fn kill(&mut self, role: Role) -> anyhow::Result<()> {
+        let service = self.services.get_mut(&role).context("not started")?;
+        service.child.kill()?;
+        service.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks a service to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// Where it does not stop, or stops with a failure.
+    pub async fn terminate(&mut self, role: Role) -> anyhow::Result<()> {
+        let service = self.services.get_mut(&role).context("not started")?;
+        let pid = Pid::from_raw(service.child.id().try_into()?).context("no process id")?;
+        kill_process(pid, Signal::TERM)?;
+        let deadline = std::time::Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = service.child.try_wait()? {
+                ensure!(
+                    status.success(),
+                    "{} ended with {status}\n{}",
+                    role.name(),
+                    self.log(role)
+                );
+                return Ok(());
+            }
+            ensure!(std::time::Instant::now() < deadline, "{} does not stop", role.name());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts a service again, where it was before.
+    ///
+    /// # Errors
+    /// Where it does not become ready.
+    pub async fn restart(&mut self, role: Role) -> anyhow::Result<()> {
+        let listen = self.url(role)?;
+        let listen = listen.strip_prefix("http://").unwrap_or(&listen).to_owned();
+        self.spawn(role, &listen)?;
+        self.wait_ready(role).await
+    }
+
+    /// What a service has logged.
+    #[must_use]
+    pub fn log(&self, role: Role) -> String {
+        std::fs::read_to_string(self.log_path(role)).unwrap_or_default()
+    }
+
+    /// The readiness of a service: whether it is ready, and its answer.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn readiness(&self, role: Role) -> anyhow::Result<Value> {
+        let at = Api::new(&self.url(role)?, "", ADMIN_TOKEN);
+        Ok(at.call(reqwest::Method::GET, "/readyz", None).await?.1)
+    }
+
+    fn log_path(&self, role: Role) -> PathBuf {
+        self.folder.path().join(format!("{}.log", role.name()))
+    }
+
+    fn ready_file(&self, role: Role) -> PathBuf {
+        self.folder.path().join(format!("{}.ready", role.name()))
+    }
+
+    fn spawn(&mut self, role: Role, listen: &str) -> anyhow::Result<()> {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.log_path(role))?;
+        let ready_file = self.ready_file(role);
+        if ready_file.exists() {
+            std::fs::remove_file(&ready_file)?;
+        }
+        // The kernel ends it when this test does, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program()?)
+            .arg(role.name())
+            .args(["--listen", listen])
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", role.name()))?;
+        let listen = format!("http://{listen}");
+        self.services.insert(role, Service { child, listen });
+        Ok(())
+    }
+
+    async fn wait_ready(&mut self, role: Role) -> anyhow::Result<()> {
+        let path = self.ready_file(role);
+        let log = self.log_path(role);
+        let Some(service) = self.services.get_mut(&role) else {
+            bail!("not started")
+        };
+        let child = &mut service.child;
+        let ready = eventually_within(Duration::from_secs(60), role.name(), || {
+            let ended = child.try_wait().ok().flatten();
+            let text = std::fs::read_to_string(&path).ok();
+            let log = &log;
+            async move {
+                match (ended, text) {
+                    (Some(status), _) => Some(Err(format!(
+                        "ended with {status}\n{}",
+                        std::fs::read_to_string(log).unwrap_or_default()
+                    ))),
+                    (None, Some(text)) => Some(Ok(text)),
+                    (None, None) => None,
+                }
+            }
+        })
+        .await;
+        let ready: Value = serde_json::from_str(&ready.map_err(|error| anyhow::anyhow!("{}: {error}", role.name()))?)?;
+        service.listen = ready["listen"]
+            .as_str()
+            .context("no `listen` in the ready file")?
+            .to_owned();
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for service in self.services.values_mut() {
+            let _ = service.child.kill();
+            let _ = service.child.wait();
+        }
+        if std::thread::panicking() {
+            for role in Role::ALL {
+                let log = self.log(role);
+                let lines: Vec<&str> = log.lines().rev().take(40).collect();
+                eprintln!("--- {} (its last lines)", role.name());
+                lines.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+    }
+}
+
+/// The `posthaste` binary beside this test, built first so that it is never an older one.
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn program() -> anyhow::Result<&'static Path> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = PROGRAM.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // target/<profile>/deps/<test>, or target/<profile>/<binary>
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .context("no target folder")?;
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--quiet", "-p", "posthaste", "--bin", "posthaste"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    ensure!(command.status()?.success(), "posthaste does not build");
+    Ok(folder.join("posthaste"))
+}

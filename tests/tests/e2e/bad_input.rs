@@ -1,0 +1,289 @@
+//! Bad input gets a clear refusal that names the fix, and blocks nothing.
+
+use std::process::Command;
+
+use posthaste_tests::{Cluster, Producer, Receiver, eventually, program};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_bad_event_on_nats_is_recorded_with_its_reason_and_blocks_nothing() {
+    let cluster = Cluster::start().await.unwrap();
+    let (api, receiver) = (&cluster.admin, Receiver::start().await);
+    api.create_project("acme").await.unwrap();
+    api.create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    let large = format!("\"{}\"", "x".repeat(300 * 1024));
+    producer.publish("events.acme.bad", &[], "{\"a\":").await.unwrap();
+    producer.publish("events.acme.bad", &[], &large).await.unwrap();
+    producer
+        .publish("events.acme.bad", &[("Nats-Msg-Id", "a.b c")], "1")
+        .await
+        .unwrap();
+    producer
+        .publish("events.acme.bad", &[("Posthaste-Time", "soon")], "1")
+        .await
+        .unwrap();
+    producer.publish("events.nobody.bad", &[], "1").await.unwrap();
+    producer.publish("events.acme", &[], "1").await.unwrap();
+    producer
+        .publish("events.acme.good", &[("Nats-Msg-Id", "good")], "1")
+        .await
+        .unwrap();
+
+    eventually("the good event behind the bad ones", || async {
+        receiver
+            .received()
+            .iter()
+            .any(|request| request.event_id() == "good")
+            .then_some(())
+    })
+    .await;
+    let all = eventually("every rejection on record", || async {
+        let all = api.list("/v1/rejected-events").await.unwrap();
+        (all.len() >= 6).then_some(all)
+    })
+    .await;
+    let mut reasons: Vec<&str> = all
+        .iter()
+        .map(|rejected| rejected["reason"].as_str().unwrap())
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        [
+            "event_id",
+            "malformed_json",
+            "subject",
+            "time",
+            "too_large",
+            "unknown_project"
+        ]
+    );
+    let own = api.list("/v1/projects/acme/rejected-events").await.unwrap();
+    assert_eq!(own.len(), 4, "those of the project: {own:?}");
+    let malformed = own
+        .iter()
+        .find(|rejected| rejected["reason"] == "malformed_json")
+        .unwrap();
+    assert!(malformed["detail"].as_str().unwrap().contains("line 1"), "{malformed}");
+    assert_eq!(receiver.count(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_request_is_refused_with_what_is_wrong_and_where() {
+    let cluster = Cluster::start().await.unwrap();
+    let api = &cluster.admin;
+    api.create_project("acme").await.unwrap();
+    let says = |answer: &Value, text: &str| {
+        let said = answer.to_string();
+        assert!(said.contains(text), "`{text}` is not in {said}");
+    };
+
+    let events = "/v1/projects/acme/events";
+    for (body, status, text) in [
+        (json!({ "data": 1 }), 422, "#/type"),
+        (json!({ "type": "a b", "data": 1 }), 422, "joined by dots"),
+        (json!({ "type": "a", "data": 1, "colour": 1 }), 422, "#/colour"),
+        (json!({ "type": "a", "data": 1, "id": "a.b" }), 422, "#/id"),
+        (json!({ "type": "a", "data": 1, "timestamp": "soon" }), 422, "RFC 3339"),
+        (
+            json!({ "type": "a", "data": "x".repeat(300 * 1024) }),
+            413,
+            "body_too_large",
+        ),
+    ] {
+        let (found, answer) = api.intake(events, &body).await.unwrap();
+        assert_eq!(found.as_u16(), status, "{answer}");
+        says(&answer, text);
+    }
+    let (status, answer) = api
+        .intake("/v1/projects/nobody/events", &json!({ "type": "a", "data": 1 }))
+        .await
+        .unwrap();
+    assert_eq!(status.as_u16(), 404, "{answer}");
+
+    let stranger = api.with_token("ph_nobodysnobodysnobodysnobodysnobodys_000000");
+    for (status, answer) in [
+        stranger
+            .intake(events, &json!({ "type": "a", "data": 1 }))
+            .await
+            .unwrap(),
+        stranger.call(Method::GET, "/v1/projects", None).await.unwrap(),
+    ] {
+        assert_eq!(status.as_u16(), 401, "{answer}");
+    }
+
+    let hooks = "/v1/projects/acme/webhooks";
+    let good = json!({ "name": "n", "url": "https://example.com/", "events": ["*"] });
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body[name] = value;
+        body
+    };
+    for (body, text) in [
+        (with("events", json!(["a.*.b"])), "#/events/0"),
+        (with("events", json!([])), "#/events"),
+        (with("url", json!("ftp://example.com")), "#/url"),
+        (with("url", json!("https://10.0.0.1/")), "#/url"),
+        (with("name", json!("")), "#/name"),
+        (
+            with("headers", json!([{ "key": "host", "value": "x" }])),
+            "#/headers/0/key",
+        ),
+        (
+            with("headers", json!([{ "key": "x", "value": "a\nb" }])),
+            "#/headers/0/value",
+        ),
+        (with("retry", json!({ "delays": ["soon"] })), "#/retry"),
+        (with("colour", json!("red")), "#/colour"),
+    ] {
+        let (status, answer) = api.call(Method::POST, hooks, Some(&body)).await.unwrap();
+        assert_eq!(status.as_u16(), 422, "{body}: {answer}");
+        says(&answer, text);
+    }
+    api.ok(Method::POST, hooks, Some(&good)).await.unwrap();
+    let (status, answer) = api.call(Method::POST, hooks, Some(&good)).await.unwrap();
+    assert_eq!(status.as_u16(), 409, "{answer}");
+    let (status, answer) = api
+        .call(Method::POST, "/v1/projects", Some(&json!({ "name": "acme" })))
+        .await
+        .unwrap();
+    assert_eq!(status.as_u16(), 409, "{answer}");
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_its_own_project_and_scopes_only() {
+    let cluster = Cluster::start().await.unwrap();
+    let api = &cluster.admin;
+    api.create_project("acme").await.unwrap();
+    api.create_project("other").await.unwrap();
+    let body = json!({ "name": "publisher", "scopes": ["publish"] });
+    let made = api
+        .ok(Method::POST, "/v1/projects/acme/tokens", Some(&body))
+        .await
+        .unwrap();
+    let publisher = api.with_token(made["token"].as_str().unwrap());
+    let event = json!({ "type": "a", "data": 1 });
+    eventually("the new token is known to ingest", || async {
+        (publisher
+            .intake("/v1/projects/acme/events", &event)
+            .await
+            .unwrap()
+            .0
+            .as_u16()
+            == 202)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(
+        publisher
+            .intake("/v1/projects/other/events", &event)
+            .await
+            .unwrap()
+            .0
+            .as_u16(),
+        404
+    );
+    assert_eq!(
+        publisher
+            .call(Method::GET, "/v1/projects/acme/webhooks", None)
+            .await
+            .unwrap()
+            .0
+            .as_u16(),
+        403
+    );
+    assert_eq!(
+        publisher
+            .call(Method::GET, "/v1/projects/other/webhooks", None)
+            .await
+            .unwrap()
+            .0
+            .as_u16(),
+        404
+    );
+
+    let id = made["id"].as_str().unwrap();
+    api.ok(Method::DELETE, &format!("/v1/projects/acme/tokens/{id}"), None)
+        .await
+        .unwrap();
+    eventually("the revoked token is refused", || async {
+        (publisher
+            .intake("/v1/projects/acme/events", &event)
+            .await
+            .unwrap()
+            .0
+            .as_u16()
+            == 401)
+            .then_some(())
+    })
+    .await;
+}
+
+fn refusal(arguments: &[&str], env: &[(&str, &str)]) -> String {
+    let output = Command::new(program().unwrap())
+        .args(arguments)
+        .env_remove("DATABASE_URL")
+        .env_remove("NATS_URL")
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{arguments:?} should have been refused");
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_succeed_says_what_to_do() {
+    let cluster = Cluster::start().await.unwrap();
+    let nats = cluster.nats.url();
+    let key = "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+    let taken = cluster.url(posthaste_tests::Role::Ingest).unwrap();
+    let taken = taken.strip_prefix("http://").unwrap();
+    let said = refusal(&["ingest", "--listen", taken], &[("NATS_URL", &nats)]);
+    assert!(
+        said.contains("--listen") && said.contains(taken),
+        "a port in use: {said}"
+    );
+
+    let nowhere = ["--listen", "127.0.0.1:0", "--startup-timeout", "1s"];
+    let said = refusal(
+        &[&["ingest"], nowhere.as_slice()].concat(),
+        &[("NATS_URL", "nats://127.0.0.1:1")],
+    );
+    assert!(
+        said.contains("NATS_URL") && said.contains("127.0.0.1:1"),
+        "no NATS: {said}"
+    );
+
+    let said = refusal(
+        &["retry-scheduler", "--listen", "127.0.0.1:0", "--startup-timeout", "1s"],
+        &[
+            ("NATS_URL", &nats),
+            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+        ],
+    );
+    assert!(said.contains("DATABASE_URL"), "no Postgres: {said}");
+
+    let said = refusal(&["dispatcher", "--listen", "127.0.0.1:0"], &[("NATS_URL", &nats)]);
+    assert!(said.contains("POSTHASTE_ENCRYPTION_KEYS"), "no key: {said}");
+
+    let said = refusal(
+        &["config-api", "--listen", "127.0.0.1:0"],
+        &[
+            ("NATS_URL", &nats),
+            ("DATABASE_URL", &cluster.postgres.url()),
+            ("POSTHASTE_ENCRYPTION_KEYS", key),
+        ],
+    );
+    assert!(said.contains("POSTHASTE_ADMIN_TOKEN"), "no admin token: {said}");
+
+    let said = refusal(
+        &["ingest", "--listen", "127.0.0.1:0", "--max-event-bytes", "2MiB"],
+        &[("NATS_URL", &nats)],
+    );
+    assert!(said.contains("max_payload"), "an event larger than NATS takes: {said}");
+}

@@ -1,0 +1,7 @@
+//! The end-to-end tests: the real processes over a real nats-server and a real Postgres, private to each test.
+
+mod bad_input;
+mod crashes;
+mod main_job;
+mod outages;
+mod takes_effect;

@@ -1,0 +1,118 @@
+//! A server goes away and comes back.
+
+use std::time::{Duration, Instant};
+
+use posthaste_tests::{Cluster, Producer, Receiver, Role, eventually, eventually_within};
+use serde_json::json;
+
+#[tokio::test]
+async fn while_postgres_is_away_events_are_accepted_and_delivered_and_afterwards_all_are_in_the_log() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .admin
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    producer.publish_many("acme", "before", 50).await;
+
+    cluster.postgres.kill().unwrap();
+    let away = Instant::now();
+    let mut posted = 0;
+    let mut slowest = Duration::ZERO;
+    while away.elapsed() < Duration::from_secs(30) {
+        let before = receiver.count();
+        let (status, answer) = cluster
+            .admin
+            .intake("/v1/projects/acme/events", &json!({ "type": "during", "data": posted }))
+            .await
+            .unwrap();
+        assert_eq!(status.as_u16(), 202, "{answer}");
+        posted += 1;
+        let begun = Instant::now();
+        eventually_within(Duration::from_secs(5), "the delivery", || async {
+            (receiver.count() > before).then_some(())
+        })
+        .await;
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!(
+        posted > 100,
+        "under load: {posted} events, the slowest took {slowest:?}"
+    );
+    assert!(
+        cluster.admin.list("/v1/projects/acme/attempts").await.is_err(),
+        "the API says that it cannot read the log"
+    );
+
+    cluster.postgres.restart().await.unwrap();
+    let log = eventually("every attempt in the log", || async {
+        let log = cluster.admin.list("/v1/projects/acme/attempts").await.ok()?;
+        (log.len() >= 50 + posted).then_some(log)
+    })
+    .await;
+    assert_eq!((log.len(), receiver.count()), (50 + posted, 50 + posted), "each once");
+}
+
+#[tokio::test]
+async fn while_nats_is_away_intake_says_503_and_afterwards_everything_goes_on_by_itself() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    let api = cluster.admin.clone();
+    api.create_project("acme").await.unwrap();
+    api.create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let event = |id: &str| json!({ "type": "a", "data": 1, "id": id });
+    api.intake("/v1/projects/acme/events", &event("before")).await.unwrap();
+
+    cluster.nats.kill().unwrap();
+    let begun = Instant::now();
+    let (status, answer) = api.intake("/v1/projects/acme/events", &event("during")).await.unwrap();
+    assert_eq!(status.as_u16(), 503, "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(answer["type"], "urn:posthaste:problem:queue_unavailable");
+    eventually("ingest is not ready", || async {
+        (cluster
+            .readiness(Role::Ingest)
+            .await
+            .unwrap()
+            .to_string()
+            .contains("no connection to NATS"))
+        .then_some(())
+    })
+    .await;
+    // Configuration is Postgres' business and goes on.
+    let hook = api
+        .create_webhook("acme", "meanwhile", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    assert!(hook["id"].is_string());
+
+    cluster.nats.restart().await.unwrap();
+    eventually("intake accepts again", || async {
+        (api.intake("/v1/projects/acme/events", &event("after"))
+            .await
+            .ok()?
+            .0
+            .as_u16()
+            == 202)
+            .then_some(())
+    })
+    .await;
+    eventually(
+        "what was accepted is delivered, also to the webhook made meanwhile",
+        || async {
+            let ids: Vec<String> = receiver.received().iter().map(|request| request.event_id()).collect();
+            let count = |id: &str| ids.iter().filter(|found| *found == id).count();
+            (count("before") == 1 && count("after") >= 1).then_some(())
+        },
+    )
+    .await;
+    assert!(
+        receiver.received().iter().all(|request| request.event_id() != "during"),
+        "nothing is accepted from memory"
+    );
+}
