@@ -21,11 +21,13 @@ build: setup ## Build every program, into target/debug
 
 .PHONY: demo
 demo: setup ## Build, and tell the whole story on this terminal
-	$(CARGO) build --locked --bin posthaste
+	$(CARGO) build --locked --package posthaste
 	@$(PYTHON) deploy/local/demo.py $(TARGET)/debug/posthaste
 
+# The end-to-end tests run the program, and build it where it is not built.
 .PHONY: test
-test: build ## Run all tests
+test: setup ## Run all tests
+	$(CARGO) build --locked --package posthaste
 	$(CARGO) test --locked --workspace
 
 .PHONY: lint
@@ -45,9 +47,10 @@ sqlx-verify: setup ## Check that .sqlx is what the queries and migrations make
 ci: setup lint sqlx-verify test ## All that must pass before a change lands
 
 .PHONY: bench
-bench: setup ## Measure speed, latency and cost on this machine
-	$(CARGO) build --locked --release --workspace --bins
-	$(CARGO) run --locked --release --package tests --bin bench
+bench: setup ## Measure speed, latency and cost here (ARGS=--help says what can be chosen)
+	$(CARGO) build --locked --release --package posthaste
+	$(CARGO) build --locked --release --package tests --bin posthaste-bench
+	@$(TARGET)/release/posthaste-bench $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built and what setup put into .tools

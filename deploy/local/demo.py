@@ -114,7 +114,7 @@ class Story:
             raise Failure(f"an answer is not what was expected: {error!r}") from error
 
     async def start(self):
-        screen.step("posthaste dev: the four services over a NATS and a Postgres of its own")
+        screen.step("posthaste dev: all four services, with NATS and Postgres")
         began = time.monotonic()
         await self.posthaste.ready(READY_WITHIN)
         addresses = self.posthaste.addresses

@@ -4,8 +4,8 @@
     WEBHOOK_SECRET='the text typed as the webhook's secret' ./receiver_cloudthinker.py --listen 127.0.0.1:9000
 
 Needs nothing beyond Python. Prints one line per request. Answers 204 to a request whose signature is right and 401 to
-any other. This signature covers the body alone: whoever once saw a request can send it again. Where that matters,
-verify the Standard Webhooks headers instead, which cover id and time too; every request has them.
+any other. This signature covers the body alone, so whoever once saw a request can send it again. Where that matters,
+let the profile sign by Standard Webhooks as well, and verify that: it covers id and time too.
 """
 
 import argparse

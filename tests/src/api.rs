@@ -58,6 +58,15 @@ impl Api {
             .await
     }
 
+    /// A plain GET of any address: status and text.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn text(&self, url: &str) -> anyhow::Result<(u16, String)> {
+        let response = self.http.get(url).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {

@@ -11,7 +11,7 @@ use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Api, eventually_within};
+use crate::{Api, eventually, eventually_within};
 
 /// Which service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +121,39 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Creates a webhook for every event, with `more` members, and waits until it is in force: the API promises that
+    /// only for a second later, and what a test publishes at once must not be missed.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn create_webhook(&self, project: &str, name: &str, url: &str, more: Value) -> anyhow::Result<Value> {
+        let webhook = self.admin.create_webhook(project, name, url, more).await?;
+        self.definitions_in_force().await?;
+        Ok(webhook)
+    }
+
+    /// Waits until ingest and dispatcher work by every definition published so far.
+    ///
+    /// # Errors
+    /// Where NATS does not say how many there are.
+    pub async fn definitions_in_force(&self) -> anyhow::Result<()> {
+        let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?);
+        let bucket = jetstream.get_stream("KV_CONFIG").await?;
+        let wanted = bucket.cached_info().state.last_sequence;
+        for role in [Role::Ingest, Role::Dispatcher] {
+            eventually("every definition in force", || async {
+                let (_, metrics) = self.text(role, "/metrics").await.ok()?;
+                let line = metrics
+                    .lines()
+                    .find(|line| line.starts_with("posthaste_definitions_revision"))?;
+                let revision: u64 = line.rsplit(' ').next()?.parse().ok()?;
+                (revision >= wanted).then_some(())
+            })
+            .await;
+        }
+        Ok(())
+    }
+
     /// The base URL of a service.
     ///
     /// # Errors
@@ -190,13 +223,12 @@ impl Cluster {
         std::fs::read_to_string(self.log_path(role)).unwrap_or_default()
     }
 
-    /// The readiness of a service: whether it is ready, and its answer.
+    /// What a service answers to a plain GET: status and text.
     ///
     /// # Errors
     /// Where it does not answer.
-    pub async fn readiness(&self, role: Role) -> anyhow::Result<Value> {
-        let at = Api::new(&self.url(role)?, "", ADMIN_TOKEN);
-        Ok(at.call(reqwest::Method::GET, "/readyz", None).await?.1)
+    pub async fn text(&self, role: Role, path: &str) -> anyhow::Result<(u16, String)> {
+        self.admin.text(&format!("{}{path}", self.url(role)?)).await
     }
 
     fn log_path(&self, role: Role) -> PathBuf {

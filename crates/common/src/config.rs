@@ -78,7 +78,7 @@ const UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
 ];
 
-/// Reads `256KiB`, `1MiB`, `64kB` or a bare number of bytes.
+/// Reads `256KiB`, `1MiB`, `64kB` or a bare number of bytes, as whatever number its reader counts in.
 ///
 /// # Errors
 /// Text that says what is expected.

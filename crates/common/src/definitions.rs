@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use opentelemetry::metrics::Gauge;
 use proto_schemas::DecodeError;
 use proto_schemas::definition::{Project, Token, Webhook};
 use proto_schemas::id::{ProjectId, WebhookId};
@@ -79,6 +80,10 @@ impl Definitions {
             definitions: Arc::clone(&definitions),
             by_project: BTreeMap::new(),
             loaded: Some(loaded),
+            revision: opentelemetry::global::meter("posthaste")
+                .u64_gauge("posthaste_definitions_revision")
+                .with_description("Revision of the CONFIG bucket up to which definitions are in force here")
+                .build(),
         };
         tokio::spawn(watcher.run(bucket, stop.clone()));
         tokio::select! {
@@ -122,6 +127,8 @@ struct Watcher {
     by_project: BTreeMap<ProjectId, BTreeMap<WebhookId, Subscriber>>,
     /// Told once everything has been read; until then, the lists per project are not built.
     loaded: Option<oneshot::Sender<()>>,
+    /// How far the bucket's changes are in force here; behind what the bucket says, this process is out of date.
+    revision: Gauge<u64>,
 }
 
 impl Watcher {
@@ -150,10 +157,11 @@ impl Watcher {
         let mut entries = std::pin::pin!(entries);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            let caught_up = entry.caught_up;
+            let (caught_up, revision) = (entry.caught_up, entry.revision);
             if let Err(error) = self.apply(entry) {
                 tracing::error!(%error, "a definition cannot be read; the earlier one stands");
             }
+            self.revision.record(revision, &[]);
             if caught_up {
                 self.caught_up();
             }

@@ -11,6 +11,7 @@
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
 
+mod catch_up;
 pub mod config;
 pub mod metrics;
 pub mod next_step;
@@ -69,14 +70,32 @@ impl Service for RetryScheduler {
     type Config = Config;
 
     async fn build(config: Config, context: Context) -> anyhow::Result<Self> {
-        let Context { health, clock, startup_timeout, .. } = context;
+        let Context {
+            health,
+            clock,
+            startup_timeout,
+            ..
+        } = context;
         let bus = Bus::connect(&config.nats, Self::NAME, startup_timeout).await?;
         bus.report_to(health.clone());
+        health.set(patience::CONDITION, Err("connecting".to_owned()));
         let store = Store::connect(&config.postgres, Self::NAME, startup_timeout).await?;
         store.migrate().await?;
         let partitions = Arc::new(Partitions::new(store.clone()));
-        partitions.ensure_ahead(&clock).await.context("the days' partitions cannot be made")?;
-        Ok(Self { config, bus, store, partitions, metrics: Metrics::default(), health, clock })
+        partitions
+            .ensure_ahead(&clock)
+            .await
+            .context("the days' partitions cannot be made")?;
+        health.set(patience::CONDITION, Ok(()));
+        Ok(Self {
+            config,
+            bus,
+            store,
+            partitions,
+            metrics: Metrics::default(),
+            health,
+            clock,
+        })
     }
 
     fn router(&self) -> axum::Router {
@@ -84,11 +103,22 @@ impl Service for RetryScheduler {
     }
 
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { config, bus, store, partitions, metrics, health, clock } = self;
+        let Self {
+            config,
+            bus,
+            store,
+            partitions,
+            metrics,
+            health,
+            clock,
+        } = self;
         // Whichever stage ends first takes the others with it: told to stop they all end, and none ends otherwise.
         let stop = stop.child_token();
         let wake = Arc::new(Notify::new());
-        let patience = Patience { health, stop: stop.clone() };
+        let patience = Patience {
+            health,
+            stop: stop.clone(),
+        };
         let recorder = Arc::new(Recorder {
             store: store.clone(),
             clock: clock.clone(),
@@ -116,24 +146,44 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
-        let observer = Observer { store: store.clone(), clock: clock.clone(), patience, metrics };
+        let observer = Observer {
+            store: store.clone(),
+            clock: clock.clone(),
+            patience,
+            metrics,
+        };
 
         let record = move |messages| {
             let recorder = Arc::clone(&recorder);
             async move { recorder.record(messages).await }
         };
-        let options = Options { max_held: MAX_HELD, drain: DRAIN };
+        let options = Options {
+            max_held: MAX_HELD,
+            drain: DRAIN,
+        };
         let mut stages: JoinSet<Result<(), bus::Error>> = JoinSet::new();
         let end = stop.clone();
         stages.spawn(async move { bus.work_off_batches(LEDGER, options, BATCH, LINGER, end, record).await });
         let end = stop.clone();
-        stages.spawn(async move { Ok(releaser.run(&end).await) });
+        stages.spawn(async move {
+            releaser.run(&end).await;
+            Ok(())
+        });
         let end = stop.clone();
-        stages.spawn(async move { Ok(rescuer.run(&end).await) });
+        stages.spawn(async move {
+            rescuer.run(&end).await;
+            Ok(())
+        });
         let end = stop.clone();
-        stages.spawn(async move { Ok(partitions.keep_ahead(&clock, &end).await) });
+        stages.spawn(async move {
+            partitions.keep_ahead(&clock, &end).await;
+            Ok(())
+        });
         let end = stop.clone();
-        stages.spawn(async move { Ok(observer.run(&end).await) });
+        stages.spawn(async move {
+            observer.run(&end).await;
+            Ok(())
+        });
 
         let mut outcome = Ok(());
         while let Some(ended) = stages.join_next().await {

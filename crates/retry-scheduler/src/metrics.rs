@@ -29,7 +29,10 @@ impl Default for Metrics {
         let meter = global::meter("posthaste");
         let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
         Self {
-            entries: counter("posthaste_ledger_entries_recorded", "Ledger entries recorded, by kind; repeated ones count again"),
+            entries: counter(
+                "posthaste_ledger_entries_recorded",
+                "Ledger entries recorded, by kind; repeated ones count again",
+            ),
             batch_entries: meter
                 .u64_histogram("posthaste_recorder_batch_entries")
                 .with_description("Ledger entries per transaction")
@@ -41,9 +44,18 @@ impl Default for Metrics {
                 .with_description("From the begin of a transaction to its commit")
                 .with_boundaries(SECONDS.to_vec())
                 .build(),
-            poisoned: counter("posthaste_ledger_entries_poisoned", "Ledger entries set aside because they cannot be recorded"),
-            released: counter("posthaste_deliveries_released", "Deliveries handed to dispatcher again, by what they had waited as"),
-            rescued: counter("posthaste_deliveries_rescued", "Released deliveries that got lost and were made due again"),
+            poisoned: counter(
+                "posthaste_ledger_entries_poisoned",
+                "Ledger entries set aside because they cannot be recorded",
+            ),
+            released: counter(
+                "posthaste_deliveries_released",
+                "Deliveries handed to dispatcher again, by what they had waited as",
+            ),
+            rescued: counter(
+                "posthaste_deliveries_rescued",
+                "Released deliveries that got lost and were made due again",
+            ),
             pending: meter
                 .u64_gauge("posthaste_pending_deliveries")
                 .with_description("Deliveries not settled by their first attempt, by state")
@@ -86,7 +98,10 @@ impl Metrics {
     pub(crate) fn pending(&self, counts: &[Count], now: Timestamp) {
         let of = |state: &str| counts.iter().find(|count| count.state == state);
         for state in STATES {
-            self.pending.record(of(state).map_or(0, |count| count.deliveries), &[KeyValue::new("state", state)]);
+            self.pending.record(
+                of(state).map_or(0, |count| count.deliveries),
+                &[KeyValue::new("state", state)],
+            );
         }
         let due_since = of("scheduled").and_then(|count| count.earliest_due_at);
         let lag = due_since.map_or(0.0, |due_at| now.duration_since(due_at).as_secs_f64());

@@ -44,20 +44,27 @@ pub fn decide(fact: &AttemptFinished, now: Timestamp) -> NextStep {
     match fact.outcome {
         Outcome::Delivered => return NextStep::Settled,
         Outcome::FailedForGood => {
-            return NextStep::Dead { reason: format!("no later attempt can succeed; the last: {}", cause(fact)) };
+            return NextStep::Dead {
+                reason: format!("no later attempt can succeed; the last: {}", cause(fact)),
+            };
         }
         Outcome::Failed => {}
     }
     // The ladder has a delay for each attempt, the first included.
     let Some(delay) = usize::try_from(attempt).ok().and_then(|next| fact.ladder.get(next)) else {
         let attempts = if attempt == 1 { "attempt" } else { "attempts" };
-        return NextStep::Dead { reason: format!("gave up after {attempt} {attempts}; the last: {}", cause(fact)) };
+        return NextStep::Dead {
+            reason: format!("gave up after {attempt} {attempts}; the last: {}", cause(fact)),
+        };
     };
     let retry_after = fact.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
     let delay = (*delay).min(DELAY_MAX).max(retry_after);
     let delay = delay.mul_f64(1.0 + SPREAD * place(&fact.attempt));
     let ended_at = later(fact.started_at, fact.duration).min(now);
-    NextStep::Again { due_at: later(ended_at, delay), reason: format!("attempt {attempt}: {}", cause(fact)) }
+    NextStep::Again {
+        due_at: later(ended_at, delay),
+        reason: format!("attempt {attempt}: {}", cause(fact)),
+    }
 }
 
 /// Why the attempt failed, in a few words: the status where there was one, else what went wrong.
@@ -151,23 +158,40 @@ mod tests {
     #[test]
     fn a_failed_attempt_waits_for_the_next_delay_of_its_ladder() {
         let ended = later(NOW, Duration::from_secs(2));
-        let step = decide(&fact(1, Outcome::Failed, &[0, 60, 300]), later(ended, Duration::from_secs(9)));
+        let step = decide(
+            &fact(1, Outcome::Failed, &[0, 60, 300]),
+            later(ended, Duration::from_secs(9)),
+        );
         assert!((60.0..=66.0).contains(&wait(&step, ended).as_secs_f64()), "{step:?}");
-        assert!(matches!(&step, NextStep::Again { reason, .. } if reason == "attempt 1: 503"), "{step:?}");
+        assert!(
+            matches!(&step, NextStep::Again { reason, .. } if reason == "attempt 1: 503"),
+            "{step:?}"
+        );
     }
 
     #[test]
     fn after_the_last_delay_it_is_dead_and_says_why() {
         let step = decide(&fact(3, Outcome::Failed, &[0, 60, 300]), NOW);
-        assert_eq!(step, NextStep::Dead { reason: "gave up after 3 attempts; the last: 503".into() });
+        assert_eq!(
+            step,
+            NextStep::Dead {
+                reason: "gave up after 3 attempts; the last: 503".into()
+            }
+        );
         let step = decide(&fact(1, Outcome::Failed, &[0]), NOW);
-        assert_eq!(step, NextStep::Dead { reason: "gave up after 1 attempt; the last: 503".into() });
+        assert_eq!(
+            step,
+            NextStep::Dead {
+                reason: "gave up after 1 attempt; the last: 503".into()
+            }
+        );
     }
 
     #[test]
     fn what_cannot_succeed_is_not_tried_again() {
         let mut fact = fact(1, Outcome::FailedForGood, &[0, 60]);
-        (fact.status, fact.error_class, fact.error) = (None, Some(ErrorClass::Webhook), "the webhook is deleted".into());
+        (fact.status, fact.error_class, fact.error) =
+            (None, Some(ErrorClass::Webhook), "the webhook is deleted".into());
         let reason = "no later attempt can succeed; the last: webhook: the webhook is deleted".into();
         assert_eq!(decide(&fact, NOW), NextStep::Dead { reason });
     }
@@ -177,7 +201,10 @@ mod tests {
         let mut fact = fact(1, Outcome::Failed, &[0, 1]);
         fact.retry_after = Some(Duration::from_secs(3600));
         let step = decide(&fact, later(NOW, Duration::from_secs(2)));
-        assert!(wait(&step, later(NOW, Duration::from_secs(2))) >= Duration::from_secs(3600), "{step:?}");
+        assert!(
+            wait(&step, later(NOW, Duration::from_secs(2))) >= Duration::from_secs(3600),
+            "{step:?}"
+        );
     }
 
     #[test]
@@ -199,21 +226,43 @@ mod tests {
         let places: Vec<f64> = (0..1000)
             .map(|sequence| {
                 let event = EventKey::of_message(NOW, sequence);
-                place(&AttemptRef { event, ..fact(1, Outcome::Failed, &[]).attempt })
+                place(&AttemptRef {
+                    event,
+                    ..fact(1, Outcome::Failed, &[]).attempt
+                })
             })
             .collect();
         for tenth in 0..10 {
             let from = f64::from(tenth) / 10.0;
-            let there = places.iter().filter(|place| (from..from + 0.1).contains(*place)).count();
-            assert!((60..=140).contains(&there), "{there} of 1000 between {from} and {}", from + 0.1);
+            let there = places
+                .iter()
+                .filter(|place| (from..from + 0.1).contains(*place))
+                .count();
+            assert!(
+                (60..=140).contains(&there),
+                "{there} of 1000 between {from} and {}",
+                from + 0.1
+            );
         }
     }
 
     fn any_fact() -> impl Strategy<Value = AttemptFinished> {
-        let outcome = prop_oneof![Just(Outcome::Delivered), Just(Outcome::Failed), Just(Outcome::FailedForGood)];
+        let outcome = prop_oneof![
+            Just(Outcome::Delivered),
+            Just(Outcome::Failed),
+            Just(Outcome::FailedForGood)
+        ];
         let ladder = proptest::collection::vec(any::<u64>().prop_map(|delay| delay >> (delay % 64)), 1..6);
-        (1..8_u32, outcome, ladder, any::<Option<u64>>(), any::<u32>(), -100_000..100_000_i64, any::<u64>()).prop_map(
-            |(attempt, outcome, ladder, retry_after, micros, started, sequence)| {
+        (
+            1..8_u32,
+            outcome,
+            ladder,
+            any::<Option<u64>>(),
+            any::<u32>(),
+            -100_000..100_000_i64,
+            any::<u64>(),
+        )
+            .prop_map(|(attempt, outcome, ladder, retry_after, micros, started, sequence)| {
                 let mut fact = fact(attempt, outcome, &[]);
                 fact.attempt.event = EventKey::of_message(NOW, sequence);
                 fact.ladder = ladder.into_iter().map(Duration::from_millis).collect();
@@ -221,8 +270,7 @@ mod tests {
                 fact.duration = Duration::from_micros(micros.into());
                 fact.started_at = NOW.checked_add(SignedDuration::from_secs(started)).unwrap();
                 fact
-            },
-        )
+            })
     }
 
     proptest! {

@@ -35,7 +35,10 @@ impl Partitions {
     /// Knows of none yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, known: Mutex::default() }
+        Self {
+            store,
+            known: Mutex::default(),
+        }
     }
 
     /// Makes the partitions of those days that are not known to have them.
@@ -69,7 +72,8 @@ impl Partitions {
     /// Any [`Error`].
     pub async fn ensure_ahead(&self, clock: &Clock) -> Result<(), Error> {
         let today = Offset::UTC.to_datetime(clock.now()).date();
-        self.ensure((-1..=AHEAD).filter_map(|days| today.checked_add(days.days()).ok())).await
+        self.ensure((-1..=AHEAD).filter_map(|days| today.checked_add(days.days()).ok()))
+            .await
     }
 
     /// Keeps them ahead until `stop`.
@@ -80,7 +84,10 @@ impl Partitions {
                 () = tokio::time::sleep(EVERY) => {}
             }
             if let Err(error) = self.ensure_ahead(clock).await {
-                tracing::warn!(error = chain(&error), "could not make partitions ahead; trying again in an hour");
+                tracing::warn!(
+                    error = chain(&error),
+                    "could not make partitions ahead; trying again in an hour"
+                );
             }
         }
     }

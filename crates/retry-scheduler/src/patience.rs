@@ -8,7 +8,7 @@ use store::Error;
 use tokio_util::sync::CancellationToken;
 
 /// The readiness condition.
-const CONDITION: &str = "postgres";
+pub(crate) const CONDITION: &str = "postgres";
 
 /// Waits between two tries: at first for what is over in a moment (a deadlock), at last for a restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

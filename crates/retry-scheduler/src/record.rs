@@ -100,7 +100,9 @@ impl Recorder {
         }
         let mut parts = parts(&entries);
         while let Some(part) = parts.pop() {
-            let Err(error) = self.patience.outwait(|| self.write(part).boxed()).await? else { continue };
+            let Err(error) = self.patience.outwait(|| self.write(part).boxed()).await? else {
+                continue;
+            };
             match part {
                 [entry] => self.poison(&entry.message, Some(&entry.fact), &chain(&error)).await?,
                 // Some entry is at fault: halved until it stands alone.
@@ -172,10 +174,22 @@ impl Recorder {
             payload: &message.payload,
         };
         if let Err(error) = self.patience.outwait(|| self.set_aside(entry).boxed()).await? {
-            tracing::error!(sequence = message.sequence, error = chain(&error), "nor can it be set aside; it is lost");
+            tracing::error!(
+                sequence = message.sequence,
+                error = chain(&error),
+                "nor can it be set aside; it is lost"
+            );
         }
-        if let Err(error) = self.patience.outwait(|| self.end_delivery(fact, reason).boxed()).await? {
-            tracing::error!(sequence = message.sequence, error = chain(&error), "nor can its delivery be ended");
+        if let Err(error) = self
+            .patience
+            .outwait(|| self.end_delivery(fact, reason).boxed())
+            .await?
+        {
+            tracing::error!(
+                sequence = message.sequence,
+                error = chain(&error),
+                "nor can its delivery be ended"
+            );
         }
         Ok(())
     }
@@ -197,7 +211,11 @@ impl Recorder {
             store::pending_deliveries::settle(&mut transaction, &[attempt]).await?;
         } else {
             let reason = format!("attempt {} could not be recorded: {reason}", attempt.attempt);
-            let step = Step { after: attempt, reason, due_at: None };
+            let step = Step {
+                after: attempt,
+                reason,
+                due_at: None,
+            };
             store::pending_deliveries::step(&mut transaction, vec![step], self.clock.now()).await?;
         }
         transaction.commit().await
@@ -254,16 +272,26 @@ impl<'a> Rows<'a> {
                 if may_be_pending(fact) {
                     self.delivered.push(fact.attempt);
                 }
-                self.attempts.push(NewAttempt { fact, next_attempt_at: None });
+                self.attempts.push(NewAttempt {
+                    fact,
+                    next_attempt_at: None,
+                });
                 return;
             }
             NextStep::Again { due_at, reason } => (reason, Some(due_at)),
             NextStep::Dead { reason } => (reason, None),
         };
-        self.attempts.push(NewAttempt { fact, next_attempt_at: due_at });
+        self.attempts.push(NewAttempt {
+            fact,
+            next_attempt_at: due_at,
+        });
         // Of two entries about one attempt the first goes on record.
         let key = AttemptKey::from(&fact.attempt);
-        self.steps.entry(key).or_insert(Step { after: fact.attempt, reason, due_at });
+        self.steps.entry(key).or_insert(Step {
+            after: fact.attempt,
+            reason,
+            due_at,
+        });
     }
 
     fn defer(&mut self, fact: &DeliveryDeferred, now: Timestamp) {
@@ -285,6 +313,8 @@ impl<'a> Rows<'a> {
 /// Whether the delivery may have a row in `pending_deliveries`. One that succeeds straight from ingest, at its first
 /// attempt and handed out once, has none and needs no statement: that is nearly all of them.
 fn may_be_pending(fact: &AttemptFinished) -> bool {
-    let AttemptRef { run, attempt, release, .. } = fact.attempt;
+    let AttemptRef {
+        run, attempt, release, ..
+    } = fact.attempt;
     run > 0 || attempt > 1 || release > 0 || fact.handed_out > 1
 }

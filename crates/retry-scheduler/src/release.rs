@@ -7,8 +7,10 @@
 //! processes release the same one.
 //!
 //! A crash here, between publishing and commit, leaves the row as it was: the duty is published again with the same
-//! message id, and JetStream drops it. Should the attempt be on record by then, the row has moved on, since the recorder
-//! goes by attempt number; and where it has not (see [`crate::record`]), that is seen here, before anything is released.
+//! message id, and JetStream drops it. JetStream remembers ids for ten minutes, and Postgres may be away for longer; so
+//! at start, and whenever Postgres failed, nothing is released before all that LEDGER holds is on record. Should the
+//! attempt be among it, the row has moved on, since the recorder goes by attempt number; and where it has not (see
+//! [`crate::record`]), that is seen here, before anything is published.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use store::{Store, Transaction, events};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::catch_up;
 use crate::metrics::Metrics;
 use crate::next_step::later;
 use crate::patience::{Patience, chain};
@@ -67,6 +70,13 @@ pub struct Releaser {
     pub metrics: Metrics,
 }
 
+/// When to look again.
+enum Next {
+    AtOnce,
+    WhenDue,
+    AfterPause,
+}
+
 /// Why nothing more could be released just now.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -87,31 +97,63 @@ pub enum Error {
 }
 
 impl Releaser {
-    /// Releases until `stop`.
+    /// Releases until `stop`; what is begun is finished.
     pub async fn run(&self, stop: &CancellationToken) {
+        // Whether every earlier release is known to be committed, or never happened, or is on record.
+        let mut certain = false;
         while !stop.is_cancelled() {
-            let (rest, pause) = match self.look().await {
-                // There may be more.
-                Ok(claimed) if claimed >= CLAIM as usize => continue,
-                Ok(_) => (REST, self.until_next_due().await),
-                Err(error) => {
-                    match &error {
-                        Error::Store(error) => self.patience.fault(error),
-                        Error::Bus { .. } => tracing::warn!(error = chain(&error), "not released; trying again"),
-                    }
-                    (PAUSE, Duration::ZERO)
+            let next = self.step(&mut certain, stop).await;
+            let wait = async {
+                match next {
+                    Next::AtOnce => {}
+                    Next::WhenDue => self.rest().await,
+                    Next::AfterPause => tokio::time::sleep(PAUSE).await,
                 }
-            };
-            let next_look = async {
-                tokio::time::sleep(rest).await;
-                // A permit left while nobody waited ends the wait at once.
-                let _ = tokio::time::timeout(pause, self.wake.notified()).await;
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = next_look => {}
+                () = wait => {}
             }
         }
+    }
+
+    async fn step(&self, certain: &mut bool, stop: &CancellationToken) -> Next {
+        if !self.bus.is_connected() {
+            return Next::AfterPause;
+        }
+        if !*certain {
+            let recorded = tokio::select! {
+                () = stop.cancelled() => return Next::AtOnce,
+                recorded = catch_up::recorded(&self.bus) => recorded,
+            };
+            if let Err(error) = recorded {
+                tracing::debug!(error = chain(&error), "cannot tell yet what is on record");
+                return Next::AfterPause;
+            }
+            *certain = true;
+        }
+        match self.look().await {
+            // There may be more.
+            Ok(claimed) if claimed >= CLAIM as usize => Next::AtOnce,
+            Ok(_) => Next::WhenDue,
+            Err(Error::Store(error)) => {
+                *certain = false;
+                self.patience.fault(&error);
+                Next::AfterPause
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "not released; trying again");
+                Next::AfterPause
+            }
+        }
+    }
+
+    /// Waits until there may be something to release.
+    async fn rest(&self) {
+        let pause = self.until_next_due().await;
+        tokio::time::sleep(REST).await;
+        // A wake-up that came meanwhile ends the wait at once.
+        let _ = tokio::time::timeout(pause, self.wake.notified()).await;
     }
 
     /// Releases what is due now, as far as one transaction for each kind goes; tells how many rows the larger one had.
@@ -173,7 +215,12 @@ impl Releaser {
             let (now_due, rest) = due.split_at(due.partition_point(|attempt| Some(attempt.event) <= last));
             due = rest;
             let events = events::load(&mut transaction, keys).await?;
-            self.publish(&events.into_iter().map(|event| (event.key, event)).collect(), now_due, &mut outcome).await;
+            self.publish(
+                &events.into_iter().map(|event| (event.key, event)).collect(),
+                now_due,
+                &mut outcome,
+            )
+            .await;
             if outcome.failure.is_some() {
                 // The rest would only wait for its acks in vain, with the rows locked.
                 break;
@@ -186,7 +233,11 @@ impl Releaser {
         transaction.commit().await?;
         self.metrics.released(was, outcome.stored.len());
         match outcome.failure {
-            Some(source) => Err(Error::Bus { failed: outcome.failed, claimed: count, source }),
+            Some(source) => Err(Error::Bus {
+                failed: outcome.failed,
+                claimed: count,
+                source,
+            }),
             None => Ok(()),
         }
     }
@@ -225,12 +276,19 @@ impl Releaser {
     async fn publish(&self, events: &HashMap<EventKey, Event>, due: &[AttemptRef], outcome: &mut Published) {
         let publishing = due.iter().filter_map(|attempt| {
             let event = events.get(&attempt.event)?;
-            let next = AttemptRef { release: attempt.release.saturating_add(1), ..*attempt };
+            let next = AttemptRef {
+                release: attempt.release.saturating_add(1),
+                ..*attempt
+            };
             let duty = DeliveryDue::encode_parts(event, next);
             let subject = subject::delivery(next.project, next.webhook);
             Some(async move {
                 let stored = async {
-                    self.bus.publish_once(subject, &next.delivery_message_id(), duty).await?.stored().await
+                    self.bus
+                        .publish_once(subject, &next.delivery_message_id(), duty)
+                        .await?
+                        .stored()
+                        .await
                 };
                 (next, stored.await)
             })

@@ -18,13 +18,13 @@ use std::time::Duration;
 use common::bus::{self, Bus};
 use common::clock::Clock;
 use proto_schemas::id::{AttemptRef, ProjectId, WebhookId};
-use proto_schemas::stream::{DELIVERIES, LEDGER};
+use proto_schemas::stream::DELIVERIES;
 use proto_schemas::subject;
 use store::{Store, pending_deliveries};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::catch_up;
 use crate::metrics::Metrics;
 use crate::next_step::later;
 use crate::patience::{Patience, chain};
@@ -34,9 +34,6 @@ const LOOK_AT: u32 = 1000;
 
 /// How long a look waits for the recorder; then the rows are left for the next one.
 const CATCH_UP: Duration = Duration::from_secs(10);
-
-/// How often it asks meanwhile.
-const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Bounds on the time between two looks.
 const LOOK_MIN: Duration = Duration::from_secs(1);
@@ -105,7 +102,10 @@ impl Rescuer {
         };
         let mut by_webhook: HashMap<(ProjectId, WebhookId), Vec<AttemptRef>> = HashMap::new();
         for attempt in doubtful {
-            by_webhook.entry((attempt.project, attempt.webhook)).or_default().push(attempt);
+            by_webhook
+                .entry((attempt.project, attempt.webhook))
+                .or_default()
+                .push(attempt);
         }
         let (mut under_way, mut gone) = (Vec::new(), Vec::new());
         for ((project, webhook), attempts) in by_webhook {
@@ -132,19 +132,11 @@ impl Rescuer {
         Ok(rescued)
     }
 
-    /// Whether the recorder works off, within [`CATCH_UP`], everything that LEDGER holds now.
+    /// Whether what LEDGER holds now is on record within [`CATCH_UP`].
     async fn recorder_catches_up(&self) -> Result<bool, bus::Error> {
-        let deadline = Instant::now() + CATCH_UP;
-        let goal = self.bus.position(LEDGER).await?.last;
-        loop {
-            let position = self.bus.position(LEDGER).await?;
-            if position.acked >= goal || position.waiting + position.handed_out == 0 {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            tokio::time::sleep(ASK_EVERY).await;
+        match tokio::time::timeout(CATCH_UP, catch_up::recorded(&self.bus)).await {
+            Ok(recorded) => recorded.map(|()| true),
+            Err(_) => Ok(false),
         }
     }
 }

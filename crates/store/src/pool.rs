@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::{Config, Error};
 
@@ -42,6 +43,8 @@ impl Store {
         let options = options.application_name(service).options([
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            // No remarks about tables that exist already.
+            ("client_min_messages", "warning"),
             // A plan made for no particular values cannot leave out partitions, nor filters that are not given;
             // planning costs microseconds beside batches and pages.
             ("plan_cache_mode", "force_custom_plan"),
@@ -49,14 +52,18 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.database_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        let store = Self { pool };
+            .connect_lazy_with(options.clone());
         let deadline = tokio::time::Instant::now() + patience;
         let mut said = false;
         loop {
-            let source = match store.check().await {
-                Ok(()) => return Ok(store),
-                Err(error) => Box::new(error),
+            // Not through the pool, which says that it has waited and not what for.
+            let source = match tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await {
+                Ok(Ok(connection)) => {
+                    connection.close().await?;
+                    return Ok(Self { pool });
+                }
+                Ok(Err(error)) => Box::new(Error::from(error)),
+                Err(_) => Box::new(Error::Unavailable(sqlx::Error::PoolTimedOut)),
             };
             if !source.is_transient() {
                 return Err(Error::NotLetIn { address, source });

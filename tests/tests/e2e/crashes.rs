@@ -28,7 +28,6 @@ impl Run {
         .await;
         cluster.admin.create_project("acme").await.unwrap();
         cluster
-            .admin
             .create_webhook("acme", "all", &receiver.url, json!({}))
             .await
             .unwrap();

@@ -1,7 +1,10 @@
 //! The end-to-end tests: the real processes over a real nats-server and a real Postgres, private to each test.
 
 mod bad_input;
+mod commands;
 mod crashes;
+mod examples;
+mod house;
 mod main_job;
 mod outages;
 mod takes_effect;

@@ -23,7 +23,7 @@ async fn an_event_published_on_nats_arrives_signed_and_is_on_record() {
     let cluster = Cluster::start().await.unwrap();
     let (api, receiver) = (&cluster.admin, Receiver::start().await);
     api.create_project("acme").await.unwrap();
-    let hook = api
+    let hook = cluster
         .create_webhook("acme", "orders", &receiver.url, json!({ "events": ["order.*"] }))
         .await
         .unwrap();
@@ -70,7 +70,8 @@ async fn an_event_posted_over_http_arrives_once_however_often_it_is_posted() {
     let cluster = Cluster::start().await.unwrap();
     let (api, receiver) = (&cluster.admin, Receiver::start().await);
     api.create_project("acme").await.unwrap();
-    api.create_webhook("acme", "all", &receiver.url, json!({}))
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
         .await
         .unwrap();
 
@@ -104,7 +105,7 @@ async fn a_failing_receiver_is_retried_on_its_ladder_with_the_same_id_and_a_new_
     let receiver = Receiver::scripted(|_, before| Answer::status(if before < 2 { 503 } else { 200 })).await;
     api.create_project("acme").await.unwrap();
     let ladder = json!({ "retry": { "delays": ["0s", "1s", "1s"] } });
-    let hook = api
+    let hook = cluster
         .create_webhook("acme", "shaky", &receiver.url, ladder)
         .await
         .unwrap();
@@ -152,7 +153,7 @@ async fn a_receiver_that_is_down_for_good_ends_dead_with_a_reason() {
     let gone = Receiver::start().await.url.clone();
     api.create_project("acme").await.unwrap();
     let ladder = json!({ "retry": { "delays": ["0s", "0s"] } });
-    let hook = api.create_webhook("acme", "down", &gone, ladder).await.unwrap();
+    let hook = cluster.create_webhook("acme", "down", &gone, ladder).await.unwrap();
     api.intake(
         "/v1/projects/acme/events",
         &json!({ "type": "a", "data": 1, "id": "e1" }),
@@ -179,14 +180,15 @@ async fn a_410_ends_a_delivery_at_once() {
     let cluster = Cluster::start().await.unwrap();
     let (api, receiver) = (&cluster.admin, Receiver::scripted(|_, _| Answer::status(410)).await);
     api.create_project("acme").await.unwrap();
-    api.create_webhook(
-        "acme",
-        "gone",
-        &receiver.url,
-        json!({ "retry": { "delays": ["0s", "0s", "0s"] } }),
-    )
-    .await
-    .unwrap();
+    cluster
+        .create_webhook(
+            "acme",
+            "gone",
+            &receiver.url,
+            json!({ "retry": { "delays": ["0s", "0s", "0s"] } }),
+        )
+        .await
+        .unwrap();
     api.intake("/v1/projects/acme/events", &json!({ "type": "a", "data": 1 }))
         .await
         .unwrap();
@@ -208,10 +210,12 @@ async fn a_slow_receiver_delays_nobody_else_and_loses_nothing() {
     .await;
     let quick = Receiver::start().await;
     api.create_project("acme").await.unwrap();
-    api.create_webhook("acme", "slow", &slow.url, json!({ "events": ["slow"] }))
+    cluster
+        .create_webhook("acme", "slow", &slow.url, json!({ "events": ["slow"] }))
         .await
         .unwrap();
-    api.create_webhook("acme", "quick", &quick.url, json!({ "events": ["quick"] }))
+    cluster
+        .create_webhook("acme", "quick", &quick.url, json!({ "events": ["quick"] }))
         .await
         .unwrap();
     let producer = Producer::connect(&cluster.nats.url()).await.unwrap();

@@ -21,6 +21,8 @@ pub struct Entry {
     pub key: Option<Key>,
     /// The definition's bytes.
     pub value: Bytes,
+    /// Its revision: counts every change of the bucket.
+    pub revision: u64,
     /// Whether everything that was in the bucket when the watch began has now been seen.
     pub caught_up: bool,
 }
@@ -33,11 +35,21 @@ impl ConfigBucket {
 
     /// Stores a definition; resolves once JetStream has it.
     ///
+    /// It replaces only the definition that is there when it is called. What is given up here may still be sent when the
+    /// connection comes back; by then another process may have stored a newer one, and that must stay.
+    ///
     /// # Errors
-    /// [`Error`] where it was not stored.
+    /// [`Error`] where it was not stored, or another one was stored meanwhile.
     pub async fn put(&self, key: &Key, value: Vec<u8>) -> Result<(), Error> {
+        let key = key.to_text();
+        let revision = self
+            .store
+            .entry(&key)
+            .await
+            .map_err(fail)?
+            .map_or(0, |entry| entry.revision);
         self.store
-            .put(key.to_text(), value.into())
+            .update(&key, value.into(), revision)
             .await
             .map(drop)
             .map_err(fail)
@@ -77,6 +89,7 @@ impl ConfigBucket {
             Some(Ok(Entry {
                 key: Key::parse(&entry.key),
                 value: entry.value,
+                revision: entry.revision,
                 caught_up,
             }))
         });

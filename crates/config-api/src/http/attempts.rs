@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page};
 use jiff::Timestamp;
 use proto_schemas::id::{EventKey, WebhookId, parse_attempt_id};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::api::{Api, failed};
 
 /// Which attempts.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     event_id: Option<String>,
     r#type: Option<String>,
@@ -24,8 +25,10 @@ pub(super) struct Filter {
     status: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    #[serde(flatten)]
-    page: PageQuery,
+    // Not flattened: serde would let misspelt names pass.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    limit: u16,
+    cursor: Option<String>,
 }
 
 /// Where a page ends.
@@ -120,8 +123,11 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<AttemptView>>, Problem> {
     let status = filter.status.as_deref().map(status_filter).transpose()?;
-    let before = filter
-        .page
+    let query = PageQuery {
+        limit: filter.limit,
+        cursor: filter.cursor,
+    };
+    let before = query
         .after()?
         .map(|Cursor(started_at, event, webhook, run, attempt)| AttemptCursor {
             started_at,
@@ -142,11 +148,11 @@ pub(super) async fn list(
         since: filter.since,
         until: filter.until,
     };
-    let limit = u32::from(filter.page.limit) + 1;
+    let limit = u32::from(query.limit) + 1;
     let rows = log::attempts(&mut connection, project, &wanted, before, limit)
         .await
         .map_err(failed)?;
-    let page = Page::cut(rows, &filter.page, |last| {
+    let page = Page::cut(rows, &query, |last| {
         let at = last.attempt;
         Cursor(
             last.started_at,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Problem, Query, cursor};
+use common::http::{Code, Json, Page, PageQuery, Problem, Query, cursor, page};
 use jiff::Timestamp;
 use proto_schemas::id::{EventKey, WebhookId};
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,15 @@ use crate::api::{Api, failed};
 
 /// Which deliveries.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     state: Option<String>,
     event_id: Option<String>,
     webhook: Option<String>,
-    #[serde(flatten)]
-    page: PageQuery,
+    // Not flattened: serde would let misspelt names pass.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    limit: u16,
+    cursor: Option<String>,
 }
 
 /// Where a page ends.
@@ -66,7 +69,11 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<DeliveryView>>, Problem> {
     let state = filter.state.as_deref().map(state_filter).transpose()?;
-    let after = filter.page.after()?.map(|Cursor(event, delivery)| DeliveryCursor {
+    let query = PageQuery {
+        limit: filter.limit,
+        cursor: filter.cursor,
+    };
+    let after = query.after()?.map(|Cursor(event, delivery)| DeliveryCursor {
         event: EventKey::from_uuid(event),
         delivery: delivery.map(|(webhook, run)| (WebhookId::from_uuid(webhook), run)),
     });
@@ -82,7 +89,7 @@ pub(super) async fn list(
         events: events.as_deref(),
         webhook,
     };
-    let limit = u32::from(filter.page.limit);
+    let limit = u32::from(query.limit);
     let page = log::deliveries(&mut connection, project, &wanted, after, limit)
         .await
         .map_err(failed)?;

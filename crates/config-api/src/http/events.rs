@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page};
 use jiff::Timestamp;
 use proto_schemas::event::is_json;
 use proto_schemas::id::EventKey;
@@ -18,12 +18,15 @@ use crate::api::{Api, failed};
 
 /// Which events.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     r#type: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    #[serde(flatten)]
-    page: PageQuery,
+    // Not flattened: serde would let misspelt names pass.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    limit: u16,
+    cursor: Option<String>,
 }
 
 /// An event.
@@ -90,14 +93,18 @@ pub(super) async fn list(
     within: InProject<Read>,
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<EventView>>, Problem> {
-    let before: Option<Uuid> = filter.page.after()?;
+    let query = PageQuery {
+        limit: filter.limit,
+        cursor: filter.cursor,
+    };
+    let before: Option<Uuid> = query.after()?;
     let mut connection = api.store.connection().await.map_err(failed)?;
     let wanted = EventFilter {
         event_type: filter.r#type.as_deref(),
         since: filter.since,
         until: filter.until,
     };
-    let limit = u32::from(filter.page.limit) + 1;
+    let limit = u32::from(query.limit) + 1;
     let rows = log::events(
         &mut connection,
         within.project.id,
@@ -106,7 +113,7 @@ pub(super) async fn list(
         limit,
     )
     .await;
-    let page = Page::cut(rows.map_err(failed)?, &filter.page, |event| event.key.as_uuid())?;
+    let page = Page::cut(rows.map_err(failed)?, &query, |event| event.key.as_uuid())?;
     Ok(Json(page.map(EventView::from)))
 }
 

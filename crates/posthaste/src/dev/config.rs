@@ -19,11 +19,21 @@ pub struct Args {
     pub state_dir: Option<PathBuf>,
 
     /// Address of the API; port 0 picks a free one
-    #[arg(long, env = "POSTHASTE_API_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    #[arg(
+        long,
+        env = "POSTHASTE_API_LISTEN",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:0"
+    )]
     pub api_listen: SocketAddr,
 
     /// Address to take events at over HTTP; port 0 picks a free one
-    #[arg(long, env = "POSTHASTE_INGEST_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    #[arg(
+        long,
+        env = "POSTHASTE_INGEST_LISTEN",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:0"
+    )]
     pub ingest_listen: SocketAddr,
 
     /// Use the NATS at this address instead of a private one

@@ -40,16 +40,14 @@ const LOG: &str = "warn,posthaste=info,common::egress::config=error";
 /// The subcommand.
 #[must_use]
 pub fn command() -> Command {
-    let command = Args::augment_args(
-        Command::new(NAME)
-            .about("Runs all four services in one process, over a NATS and a Postgres of its own")
-            .version(env!("CARGO_PKG_VERSION"))
-            .after_help(
-                "The services take their other settings from the environment variables that their own --help names.\n\
-                 For development only: webhooks may go to http:// addresses and to this machine itself.",
-            ),
-    );
-    command.mut_arg("log", |log| log.default_value(LOG))
+    Args::augment_args(Command::new(NAME))
+        .about("Runs all four services in one process, over a NATS and a Postgres of its own")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(
+            "The services take their other settings from the environment variables that their own --help names.\n\
+             For development only: webhooks may go to http:// addresses and to this machine itself.",
+        )
+        .mut_arg("log", |log| log.default_value(LOG))
 }
 
 /// Runs until it is told to stop, or something it runs fails.

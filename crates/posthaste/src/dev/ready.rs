@@ -40,11 +40,22 @@ impl Addresses {
     }
 
     fn summary(&self, servers: &Servers, state: &State) -> String {
-        let Self { api, ingest, admin_token, .. } = self;
+        let Self {
+            api,
+            ingest,
+            admin_token,
+            ..
+        } = self;
         let token = &admin_token.in_shell;
         // An address that somebody gave us may hold a password.
-        let nats = servers.nats.as_ref().map_or_else(|| "as given by NATS_URL".to_owned(), |nats| nats.url());
-        let postgres = servers.postgres.as_ref().map_or_else(|| "as given by DATABASE_URL".to_owned(), |p| p.url());
+        let nats = servers
+            .nats
+            .as_ref()
+            .map_or_else(|| "as given by NATS_URL".to_owned(), |nats| nats.url());
+        let postgres = servers
+            .postgres
+            .as_ref()
+            .map_or_else(|| "as given by DATABASE_URL".to_owned(), |p| p.url());
         let data = match state.is_kept() {
             true => format!("kept in {}", state.folder().display()),
             false => "gone when this ends; --state-dir DIR keeps it".to_owned(),
@@ -94,7 +105,9 @@ impl ReadyFile {
                 _ => {}
             }
         }
-        Ok(Self { path: path.map(Path::to_owned) })
+        Ok(Self {
+            path: path.map(Path::to_owned),
+        })
     }
 
     /// Writes it; a reader sees all of it or none of it. It holds a token, so only its owner may read it.
@@ -128,7 +141,9 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     unfinished.push(format!(".{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let written = options.open(&unfinished).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = options
+        .open(&unfinished)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
     written.and_then(|()| fs::rename(&unfinished, path)).inspect_err(|_| {
         let _ = fs::remove_file(&unfinished);
     })

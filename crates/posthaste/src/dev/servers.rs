@@ -30,13 +30,20 @@ impl Servers {
             if args.database_url.is_some() {
                 return Ok(None);
             }
-            let options = postgres::Options { durable: state.is_kept(), ..postgres::Options::default() };
+            let options = postgres::Options {
+                durable: state.is_kept(),
+                ..postgres::Options::default()
+            };
             let postgres = Postgres::start(&state.folder().join("postgres"), &options).await;
             postgres.map(Some).context("cannot start a private Postgres")
         };
         let (nats, postgres) = tokio::try_join!(nats, postgres)?;
         Ok(Self {
-            nats_url: nats.as_ref().map(Nats::url).or_else(|| args.nats_url.clone()).unwrap_or_default(),
+            nats_url: nats
+                .as_ref()
+                .map(Nats::url)
+                .or_else(|| args.nats_url.clone())
+                .unwrap_or_default(),
             database_url: postgres
                 .as_ref()
                 .map(|postgres| postgres.url().into())

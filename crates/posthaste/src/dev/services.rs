@@ -68,7 +68,12 @@ impl Services {
         let scheduler = start::<RetryScheduler>(settings(&[&nats, &database])?, any_port, &stop);
 
         let (api, ingest, dispatcher, scheduler) = tokio::try_join!(api, ingest, dispatcher, scheduler)?;
-        Ok(Self { api: api.1.addr, ingest: ingest.1.addr, running: vec![api, ingest, dispatcher, scheduler], stop: guard })
+        Ok(Self {
+            api: api.1.addr,
+            ingest: ingest.1.addr,
+            running: vec![api, ingest, dispatcher, scheduler],
+            stop: guard,
+        })
     }
 
     pub(super) fn api_url(&self) -> String {
@@ -95,7 +100,10 @@ impl Services {
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         drop(self.stop);
         let ends = self.running.into_iter().map(async |(name, running)| {
-            running.wait().await.with_context(|| format!("{name} did not stop well"))
+            running
+                .wait()
+                .await
+                .with_context(|| format!("{name} did not stop well"))
         });
         join_all(ends).await.into_iter().collect()
     }
@@ -118,12 +126,24 @@ fn settings<A: clap::Args + FromArgMatches>(given: &[&str]) -> anyhow::Result<A>
 
 /// Lets webhooks go to this machine and without TLS, too.
 fn permissive(egress: &egress::Config) -> anyhow::Result<egress::Config> {
-    let cidrs = egress.allow_cidrs.iter().map(ToString::to_string).chain(THIS_MACHINE.map(str::to_owned));
+    let cidrs = egress
+        .allow_cidrs
+        .iter()
+        .map(ToString::to_string)
+        .chain(THIS_MACHINE.map(str::to_owned));
     let hosts = egress.allow_hosts.iter().cloned().chain(["localhost".to_owned()]);
     Ok(egress::Config {
         allow_http: true,
-        allow_cidrs: cidrs.collect::<Vec<_>>().join(",").parse::<Cidrs>().map_err(anyhow::Error::msg)?,
-        allow_hosts: hosts.collect::<Vec<_>>().join(",").parse::<Hosts>().map_err(anyhow::Error::msg)?,
+        allow_cidrs: cidrs
+            .collect::<Vec<_>>()
+            .join(",")
+            .parse::<Cidrs>()
+            .map_err(anyhow::Error::msg)?,
+        allow_hosts: hosts
+            .collect::<Vec<_>>()
+            .join(",")
+            .parse::<Hosts>()
+            .map_err(anyhow::Error::msg)?,
         ..egress.clone()
     })
 }
@@ -131,7 +151,11 @@ fn permissive(egress: &egress::Config) -> anyhow::Result<egress::Config> {
 /// "Any address" is one to listen on, not one to connect to.
 fn url(mut addr: SocketAddr) -> String {
     if addr.ip().is_unspecified() {
-        addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        addr.set_ip(if addr.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     format!("http://{addr}")
 }

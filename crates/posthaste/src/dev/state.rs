@@ -54,15 +54,29 @@ impl State {
     pub(super) fn open(folder: Option<&Path>) -> anyhow::Result<Self> {
         let Some(folder) = folder else {
             let folder = Folder::temporary()?;
-            return Ok(Self { folder: folder.path().to_owned(), guard: Guard::Temporary { _folder: folder } });
+            return Ok(Self {
+                folder: folder.path().to_owned(),
+                guard: Guard::Temporary { _folder: folder },
+            });
         };
         let cannot = || format!("cannot use the state folder {}", folder.display());
         // Where we are root, the account that Postgres runs as has to pass through; what is secret has its own mode.
-        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
-        DirBuilder::new().recursive(true).mode(mode).create(folder).with_context(cannot)?;
+        let mode = if rustix::process::geteuid().is_root() {
+            0o711
+        } else {
+            0o700
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(folder)
+            .with_context(cannot)?;
         let folder = fs::canonicalize(folder).with_context(cannot)?;
         let lock = lock(&folder).with_context(cannot)?;
-        Ok(Self { folder, guard: Guard::Kept { _lock: lock } })
+        Ok(Self {
+            folder,
+            guard: Guard::Kept { _lock: lock },
+        })
     }
 
     /// Where it is.
@@ -77,13 +91,26 @@ impl State {
 
     /// The secrets given, or else those of this folder, made up if it has none yet.
     pub(super) fn secrets(&self, args: &Args) -> anyhow::Result<Secrets> {
-        let given = config::secret("POSTHASTE_ADMIN_TOKEN", args.admin_token.as_ref(), args.admin_token_file.as_deref())?;
+        let given = config::secret(
+            "POSTHASTE_ADMIN_TOKEN",
+            args.admin_token.as_ref(),
+            args.admin_token_file.as_deref(),
+        )?;
         let admin_token = match (given, &args.admin_token_file) {
-            (Some(token), Some(file)) => AdminToken { token, in_shell: cat(file) },
-            (Some(token), None) => AdminToken { token, in_shell: "$POSTHASTE_ADMIN_TOKEN".to_owned() },
+            (Some(token), Some(file)) => AdminToken {
+                token,
+                in_shell: cat(file),
+            },
+            (Some(token), None) => AdminToken {
+                token,
+                in_shell: "$POSTHASTE_ADMIN_TOKEN".to_owned(),
+            },
             (None, _) => {
                 let file = self.folder.join("admin-token");
-                AdminToken { token: kept(&file, token::generate)?, in_shell: cat(&file) }
+                AdminToken {
+                    token: kept(&file, token::generate)?,
+                    in_shell: cat(&file),
+                }
             }
         };
         let mut encryption = args.encryption.clone();
@@ -97,14 +124,23 @@ impl State {
                 );
             }
         }
-        Ok(Secrets { admin_token, encryption })
+        Ok(Secrets {
+            admin_token,
+            encryption,
+        })
     }
 }
 
 /// The lock ends with the process, however that ends.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
@@ -136,7 +172,11 @@ fn kept(file: &Path, make: impl FnOnce() -> SecretString) -> anyhow::Result<Secr
 fn cat(file: &Path) -> String {
     let name = file.display().to_string();
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-    if plain { format!("$(cat {name})") } else { format!("$(cat '{}')", name.replace('\'', r"'\''")) }
+    if plain {
+        format!("$(cat {name})")
+    } else {
+        format!("$(cat '{}')", name.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +205,11 @@ mod tests {
         });
         assert_eq!(tokens[0], tokens[1]);
         for file in ["admin-token", "encryption-keys", "lock"] {
-            assert_eq!(path.join(file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+            assert_eq!(
+                path.join(file).metadata().unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{file}"
+            );
         }
     }
 
@@ -174,7 +218,10 @@ mod tests {
         let folder = Folder::temporary().unwrap();
         let first = State::open(Some(folder.path())).unwrap();
         let error = format!("{:#}", State::open(Some(folder.path())).unwrap_err());
-        assert!(error.contains("another `posthaste dev`") && error.contains("--state-dir"), "{error}");
+        assert!(
+            error.contains("another `posthaste dev`") && error.contains("--state-dir"),
+            "{error}"
+        );
         drop(first);
         State::open(Some(folder.path())).unwrap();
     }
@@ -182,7 +229,10 @@ mod tests {
     #[test]
     fn given_secrets_are_used_and_not_written_down() {
         let state = State::open(None).unwrap();
-        let args = Args { admin_token: Some("mine".into()), ..no_args() };
+        let args = Args {
+            admin_token: Some("mine".into()),
+            ..no_args()
+        };
         let secrets = state.secrets(&args).unwrap();
         assert_eq!(secrets.admin_token.token.expose_secret(), "mine");
         assert_eq!(secrets.admin_token.in_shell, "$POSTHASTE_ADMIN_TOKEN");

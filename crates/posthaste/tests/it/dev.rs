@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use posthaste::local::Folder;
+use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{listens, processes_about, program_answering, request, until};
+use crate::support::{listens, processes_about, program_answering, psql, request, until};
 
 #[test]
 fn it_says_where_everything_is_and_leaves_nothing_behind() {
@@ -20,18 +20,49 @@ fn it_says_where_everything_is_and_leaves_nothing_behind() {
     assert_eq!(names, ["api", "ingest", "nats", "database", "admin_token"]);
 
     let project = json!({ "name": "acme" });
-    assert_eq!(request("POST", &api(&ready, "/v1/projects"), &ready["admin_token"], Some(&project)).0, 201);
-    assert_eq!(request("GET", &api(&ready, "/v1/projects"), &json!("wrong"), None).0, 401);
+    assert_eq!(
+        request(
+            "POST",
+            &api(&ready, "/v1/projects"),
+            &ready["admin_token"],
+            Some(&project)
+        )
+        .0,
+        201
+    );
+    assert_eq!(
+        request("GET", &api(&ready, "/v1/projects"), &json!("wrong"), None).0,
+        401
+    );
     for service in ["api", "ingest"] {
-        assert_eq!(request("GET", &format!("{}/readyz", ready[service].as_str().unwrap()), &Value::Null, None).0, 200);
+        assert_eq!(
+            request(
+                "GET",
+                &format!("{}/readyz", ready[service].as_str().unwrap()),
+                &Value::Null,
+                None
+            )
+            .0,
+            200
+        );
     }
     until("the summary", || dev.output().contains("DEVELOPMENT MODE"));
-    assert!(!dev.output().contains(ready["admin_token"].as_str().unwrap()), "no secret on the screen");
+    assert!(
+        !dev.output().contains(ready["admin_token"].as_str().unwrap()),
+        "no secret on the screen"
+    );
 
     assert!(dev.stop(Signal::TERM).success(), "{}", dev.output());
     assert!(!dev.ready_file().exists());
     for service in ["api", "ingest", "nats", "database"] {
-        let (_, port) = ready[service].as_str().unwrap().split_once("://").unwrap().1.rsplit_once(':').unwrap();
+        let (_, port) = ready[service]
+            .as_str()
+            .unwrap()
+            .split_once("://")
+            .unwrap()
+            .1
+            .rsplit_once(':')
+            .unwrap();
         let port = port.split('/').next().unwrap().parse().unwrap();
         assert!(!listens(port), "{service} still listens on {port}");
     }
@@ -39,7 +70,7 @@ fn it_says_where_everything_is_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn interrupted_at_any_moment_of_its_start_it_leaves_nothing_behind() {
+fn stopped_at_any_moment_of_its_start_it_leaves_nothing_behind() {
     let some_file = |folder: &Path, name: &str| {
         let folders = std::fs::read_dir(folder).unwrap().flatten();
         folders.into_iter().any(|entry| entry.path().join(name).exists())
@@ -47,18 +78,26 @@ fn interrupted_at_any_moment_of_its_start_it_leaves_nothing_behind() {
     type Reached<'a> = &'a dyn Fn(&Path) -> bool;
     let moments: [(&str, Reached<'_>); 6] = [
         ("at once", &|_| true),
-        ("a folder", &|folder| std::fs::read_dir(folder).unwrap().next().is_some()),
+        ("a folder", &|folder| {
+            std::fs::read_dir(folder).unwrap().next().is_some()
+        }),
         ("initdb", &|folder| some_file(folder, "postgres/data.unfinished/base")),
         ("a whole cluster", &|folder| some_file(folder, "postgres/data")),
-        ("a postmaster", &|folder| some_file(folder, "postgres/data/postmaster.pid")),
+        ("a postmaster", &|folder| {
+            some_file(folder, "postgres/data/postmaster.pid")
+        }),
         ("createdb", &|folder| some_file(folder, "postgres/createdb.log")),
     ];
     for (name, reached) in moments {
-        let mut dev = Dev::start(&[]);
-        let folder = dev.folder.path().to_owned();
-        until(name, || reached(&folder));
-        dev.stop(Signal::INT);
-        until("everything gone", || dev.remains().is_empty() && processes_about(folder.to_str().unwrap()).is_empty());
+        for signal in [Signal::INT, Signal::KILL] {
+            let mut dev = Dev::start(&[]);
+            let folder = dev.folder.path().to_owned();
+            until(name, || reached(&folder));
+            dev.stop(signal);
+            until(&format!("everything gone ({name}, {signal:?})"), || {
+                dev.remains().is_empty() && processes_about(folder.to_str().unwrap()).is_empty()
+            });
+        }
     }
 }
 
@@ -82,11 +121,24 @@ fn a_state_folder_keeps_projects_and_token_even_over_a_kill() {
     let mut dev = Dev::start(&flags);
     let ready = dev.ready();
     let project = json!({ "name": "acme" });
-    assert_eq!(request("POST", &api(&ready, "/v1/projects"), &ready["admin_token"], Some(&project)).0, 201);
+    assert_eq!(
+        request(
+            "POST",
+            &api(&ready, "/v1/projects"),
+            &ready["admin_token"],
+            Some(&project)
+        )
+        .0,
+        201
+    );
 
     let mut second = Dev::start(&flags);
     assert!(!second.ended().success());
-    assert!(second.output().contains("another `posthaste dev` is using it"), "{}", second.output());
+    assert!(
+        second.output().contains("another `posthaste dev` is using it"),
+        "{}",
+        second.output()
+    );
 
     dev.stop(Signal::KILL);
     let mut dev = Dev::start(&flags);
@@ -95,6 +147,44 @@ fn a_state_folder_keeps_projects_and_token_even_over_a_kill() {
     let (status, answer) = request("GET", &api(&again, "/v1/projects/acme"), &again["admin_token"], None);
     assert_eq!((status, &answer["name"]), (200, &json!("acme")));
     assert!(dev.stop(Signal::TERM).success(), "{}", dev.output());
+}
+
+#[tokio::test]
+async fn servers_that_are_named_are_used_and_left_alone() {
+    let folder = Folder::temporary().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default())
+        .await
+        .unwrap();
+    let postgres = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default())
+        .await
+        .unwrap();
+    let (nats_url, database_url) = (nats.url(), postgres.url());
+    let mut dev = Dev::with(&[], &[("NATS_URL", &nats_url), ("DATABASE_URL", &database_url)]);
+    let ready = dev.ready();
+    assert_eq!(
+        (&ready["nats"], &ready["database"]),
+        (&json!(nats_url), &json!(database_url))
+    );
+    let project = json!({ "name": "acme" });
+    assert_eq!(
+        request(
+            "POST",
+            &api(&ready, "/v1/projects"),
+            &ready["admin_token"],
+            Some(&project)
+        )
+        .0,
+        201
+    );
+    assert!(
+        dev.output().contains("--state-dir or POSTHASTE_ENCRYPTION_KEYS"),
+        "{}",
+        dev.output()
+    );
+
+    assert!(dev.stop(Signal::TERM).success(), "{}", dev.output());
+    assert!(listens(nats.port()));
+    assert_eq!(psql(&database_url, "select name from projects").unwrap(), "acme");
 }
 
 #[test]
@@ -117,7 +207,10 @@ fn a_nats_server_that_is_too_old_is_refused_with_the_fix() {
     let mut dev = Dev::with(&[], &[("POSTHASTE_NATS_SERVER", program.to_str().unwrap())]);
     assert!(!dev.ended().success());
     let output = dev.output();
-    assert!(output.contains("2.10.7") && output.contains("2.12.0") && output.contains("make setup"), "{output}");
+    assert!(
+        output.contains("2.10.7") && output.contains("2.12.0") && output.contains("make setup"),
+        "{output}"
+    );
     assert_eq!(dev.remains(), Vec::<PathBuf>::new());
 }
 
@@ -128,7 +221,10 @@ fn a_port_in_use_is_named_with_its_flag() {
     let mut dev = Dev::start(&["--api-listen", &address.to_string()]);
     assert!(!dev.ended().success());
     let output = dev.output();
-    assert!(output.contains(&address.port().to_string()) && output.contains("--api-listen"), "{output}");
+    assert!(
+        output.contains(&address.port().to_string()) && output.contains("--api-listen"),
+        "{output}"
+    );
 }
 
 /// `posthaste dev` with all its temporary files in a folder of its own.
@@ -197,7 +293,10 @@ impl Dev {
     /// What is left of its temporary files.
     fn remains(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path()).unwrap().flatten();
-        entries.map(|entry| entry.path()).filter(|path| !path.ends_with("log")).collect()
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| !path.ends_with("log"))
+            .collect()
     }
 }
 

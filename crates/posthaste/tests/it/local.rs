@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -97,6 +98,25 @@ async fn a_postgres_without_its_password_is_closed_to_other_users_of_the_machine
     );
     assert_eq!(mode(&folder.path().join("postgres/password")), 0o600);
     assert_eq!(mode(Path::new(&socket_folder(&server))), 0o700);
+}
+
+#[tokio::test]
+async fn root_is_told_of_a_folder_that_the_account_of_postgres_cannot_reach() {
+    let folder = Folder::temporary().unwrap();
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let started = Postgres::start(&closed.join("postgres"), &postgres::Options::default()).await;
+    if rustix::process::geteuid().is_root() {
+        let error = started.unwrap_err().to_string();
+        assert!(
+            error.contains("cannot reach") && error.contains(closed.to_str().unwrap()),
+            "{error}"
+        );
+    } else {
+        // Whoever is not root runs Postgres themselves.
+        started.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -265,6 +285,5 @@ fn socket_folder(server: &Postgres) -> String {
 }
 
 fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
     path.metadata().unwrap().permissions().mode() & 0o777
 }

@@ -1,8 +1,9 @@
 //! Tests over a real Postgres and a real NATS.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod record;
 mod release;
 mod rescue;
 mod service;
 mod support;
-mod bench;

@@ -22,7 +22,13 @@ async fn a_batch_of_every_kind_is_recorded() {
     if let Fact::EventAccepted(fact) = &mut fact {
         fact.skipped = vec![(webhook(3), SkipReason::Paused), (webhook(4), SkipReason::Filtered)];
     }
-    let facts = [fact, delivered(first(1, paid)), deferred(first(1, late)), rejected(key(2)), accepted(key(3), &[])];
+    let facts = [
+        fact,
+        delivered(first(1, paid)),
+        deferred(first(1, late)),
+        rejected(key(2)),
+        accepted(key(3), &[]),
+    ];
     ledger.record(&facts).await;
 
     let deliveries = ledger.deliveries().await;
@@ -30,24 +36,41 @@ async fn a_batch_of_every_kind_is_recorded() {
     assert_eq!(state(paid).state, State::Delivered);
     assert_eq!(state(late).state, State::Parked);
     assert_eq!(state(late).reason.as_deref(), Some("the lane is full"));
-    assert_eq!((state(webhook(3)).state, state(webhook(3)).reason.as_deref()), (State::Skipped, Some("paused")));
-    assert_eq!((state(webhook(4)).state, state(webhook(4)).reason.as_deref()), (State::Skipped, Some("filtered")));
+    assert_eq!(
+        (state(webhook(3)).state, state(webhook(3)).reason.as_deref()),
+        (State::Skipped, Some("paused"))
+    );
+    assert_eq!(
+        (state(webhook(4)).state, state(webhook(4)).reason.as_deref()),
+        (State::Skipped, Some("filtered"))
+    );
     assert_eq!(deliveries.len(), 4);
 
     let mut connection = ledger.store.connection().await.unwrap();
     let mut events = events::load(&mut connection, &[key(1), key(2), key(3)]).await.unwrap();
     events.sort_by_key(|event| event.key);
-    assert_eq!(events, [event(key(1)), event(key(3))], "an event comes back as it went in");
-    let rejected = log::rejected_events(&mut connection, Some(PROJECT), None, 10).await.unwrap();
+    assert_eq!(
+        events,
+        [event(key(1)), event(key(3))],
+        "an event comes back as it went in"
+    );
+    let rejected = log::rejected_events(&mut connection, Some(PROJECT), None, 10)
+        .await
+        .unwrap();
     assert_eq!(rejected.len(), 1);
 }
 
 #[tokio::test]
 async fn a_delivery_that_succeeds_first_time_is_never_pending() {
     let ledger = Ledger::start().await;
-    ledger.record(&[accepted(key(1), &[webhook(1)]), delivered(first(1, webhook(1)))]).await;
+    ledger
+        .record(&[accepted(key(1), &[webhook(1)]), delivered(first(1, webhook(1)))])
+        .await;
     assert_eq!(ledger.pending().await.len(), 0);
-    assert_eq!(ledger.made(first(1, webhook(1))).await.map(|made| made.delivered), Some(true));
+    assert_eq!(
+        ledger.made(first(1, webhook(1))).await.map(|made| made.delivered),
+        Some(true)
+    );
 }
 
 #[tokio::test]
@@ -60,7 +83,11 @@ async fn an_attempt_that_failed_schedules_the_next_until_the_ladder_ends() {
     let next = ledger.made(attempt).await.unwrap().next_attempt_at.unwrap();
     let wait = next.duration_since(START).as_secs_f64();
     assert!((60.0..=66.1).contains(&wait), "{wait}");
-    assert_eq!(ledger.deliveries().await[0].next_attempt_at, Some(next), "the log and the schedule say the same");
+    assert_eq!(
+        ledger.deliveries().await[0].next_attempt_at,
+        Some(next),
+        "the log and the schedule say the same"
+    );
 
     let second = ledger.released(AttemptRef { attempt: 2, ..attempt }).await;
     ledger.record(&[failed(second)]).await;
@@ -71,7 +98,10 @@ async fn an_attempt_that_failed_schedules_the_next_until_the_ladder_ends() {
     assert_eq!(ledger.pending().await.len(), 0);
     let deliveries = ledger.deliveries().await;
     assert_eq!((deliveries[0].state, deliveries[0].attempts), (State::Dead, 3));
-    assert_eq!(deliveries[0].reason.as_deref(), Some("gave up after 3 attempts; the last: 503"));
+    assert_eq!(
+        deliveries[0].reason.as_deref(),
+        Some("gave up after 3 attempts; the last: 503")
+    );
     assert_eq!(ledger.made(third).await.unwrap().next_attempt_at, None);
 }
 
@@ -84,12 +114,16 @@ struct Story {
 }
 
 enum Step {
-    Fact(Fact),
+    Fact(Box<Fact>),
     Released(AttemptRef),
 }
 
 fn at(attempt: AttemptRef, number: u32, release: u32) -> AttemptRef {
-    AttemptRef { attempt: number, release, ..attempt }
+    AttemptRef {
+        attempt: number,
+        release,
+        ..attempt
+    }
 }
 
 fn handed_out_twice(attempt: AttemptRef, outcome: Outcome) -> Fact {
@@ -98,15 +132,19 @@ fn handed_out_twice(attempt: AttemptRef, outcome: Outcome) -> Fact {
     Fact::AttemptFinished(fact)
 }
 
+fn told(fact: Fact) -> Step {
+    Step::Fact(Box::new(fact))
+}
+
 fn parked_and_released(attempt: AttemptRef) -> Vec<Step> {
-    vec![Step::Fact(deferred(attempt)), Step::Released(attempt)]
+    vec![told(deferred(attempt)), Step::Released(attempt)]
 }
 
 fn failed_and_released(attempt: AttemptRef) -> Vec<Step> {
-    vec![Step::Fact(failed(attempt)), Step::Released(at(attempt, 2, 0))]
+    vec![told(failed(attempt)), Step::Released(at(attempt, 2, 0))]
 }
 
-const STORIES: [Story; 12] = [
+const STORIES: [Story; 13] = [
     Story {
         name: "deferred by a process that died, then made by another: failed",
         begin: |_| Vec::new(),
@@ -175,9 +213,15 @@ const STORIES: [Story; 12] = [
     },
     Story {
         name: "the release was published and not committed, and the attempt made",
-        begin: |a| vec![Step::Fact(deferred(a))],
+        begin: |a| vec![told(deferred(a))],
         facts: |a| vec![deferred(a), failed(at(a, 1, 1))],
         end: Some(("scheduled", 2, 1)),
+    },
+    Story {
+        name: "the release was published and not committed, and found no room",
+        begin: |a| vec![told(failed(a))],
+        facts: |a| vec![failed(a), deferred(at(a, 2, 1)), deferred(a)],
+        end: Some(("parked", 2, 1)),
     },
 ];
 
@@ -194,7 +238,7 @@ async fn facts_come_to_the_same_in_any_order_and_in_any_batches() {
                 ledger.record(&[accepted(key(number), &[webhook(1)])]).await;
                 for step in (story.begin)(attempt) {
                     match step {
-                        Step::Fact(fact) => ledger.record(&[fact]).await,
+                        Step::Fact(fact) => ledger.record(&[*fact]).await,
                         Step::Released(attempt) => drop(ledger.released(attempt).await),
                     }
                 }
@@ -208,7 +252,11 @@ async fn facts_come_to_the_same_in_any_order_and_in_any_batches() {
                 }
                 ledger.record(&batch).await;
                 let found = ledger.pending().await.remove(&DeliveryKey::from(&attempt));
-                assert_eq!(found, story.end, "{}, in the order {order:?} cut by {cuts:b}", story.name);
+                assert_eq!(
+                    found, story.end,
+                    "{}, in the order {order:?} cut by {cuts:b}",
+                    story.name
+                );
             }
         }
     }
@@ -216,7 +264,9 @@ async fn facts_come_to_the_same_in_any_order_and_in_any_batches() {
 
 /// Every order of `count` things.
 fn orders(count: usize) -> Vec<Vec<usize>> {
-    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+    let Some(last) = count.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
     let shorter = orders(last);
     shorter
         .iter()
@@ -231,10 +281,30 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
 }
 
 #[tokio::test]
+async fn a_deferral_told_again_postpones_nothing() {
+    let ledger = Ledger::start().await;
+    let attempt = first(1, webhook(1));
+    ledger
+        .record(&[accepted(key(1), &[webhook(1)]), deferred(attempt)])
+        .await;
+    ledger.clock.advance(Duration::from_secs(2));
+    ledger.record(&[deferred(attempt)]).await;
+    let mut transaction = ledger.store.begin().await.unwrap();
+    let now = START.checked_add(jiff::SignedDuration::from_secs(2)).unwrap();
+    let due = pending_deliveries::claim_parked(&mut transaction, now, 20, 20)
+        .await
+        .unwrap();
+    assert_eq!(due, [attempt]);
+}
+
+#[tokio::test]
 async fn the_record_and_what_follows_from_it_agree() {
     let ledger = Ledger::start().await;
     // The request was made twice, and the receiver answered differently: the first that is recorded holds.
-    for (number, outcomes) in [(1, [Outcome::Delivered, Outcome::Failed]), (2, [Outcome::Failed, Outcome::Delivered])] {
+    for (number, outcomes) in [
+        (1, [Outcome::Delivered, Outcome::Failed]),
+        (2, [Outcome::Failed, Outcome::Delivered]),
+    ] {
         let attempt = first(number, webhook(1));
         let facts = outcomes.map(|outcome| handed_out_twice(attempt, outcome));
         ledger.record(&[accepted(key(number), &[webhook(1)])]).await;
@@ -244,7 +314,10 @@ async fn the_record_and_what_follows_from_it_agree() {
         ledger.record(&facts).await;
         let delivered = ledger.made(attempt).await.unwrap().delivered;
         assert_eq!(delivered, outcomes[0] == Outcome::Delivered);
-        assert_eq!(ledger.pending().await.contains_key(&DeliveryKey::from(&attempt)), !delivered);
+        assert_eq!(
+            ledger.pending().await.contains_key(&DeliveryKey::from(&attempt)),
+            !delivered
+        );
     }
 }
 
@@ -278,12 +351,27 @@ async fn recorders_with_the_same_entries_record_them_once() {
         recorder.await.unwrap();
     }
     let pending = ledger.pending().await;
-    assert_eq!(pending.values().filter(|pending| **pending == ("scheduled", 2, 0)).count(), 50);
-    assert_eq!(pending.values().filter(|pending| **pending == ("parked", 1, 0)).count(), 50);
+    assert_eq!(
+        pending
+            .values()
+            .filter(|pending| **pending == ("scheduled", 2, 0))
+            .count(),
+        50
+    );
+    assert_eq!(
+        pending.values().filter(|pending| **pending == ("parked", 1, 0)).count(),
+        50
+    );
     assert_eq!(pending.len(), 100);
     let deliveries = ledger.deliveries().await;
     assert_eq!(deliveries.len(), 200);
-    assert_eq!(deliveries.iter().filter(|delivery| delivery.state == State::Delivered).count(), 100);
+    assert_eq!(
+        deliveries
+            .iter()
+            .filter(|delivery| delivery.state == State::Delivered)
+            .count(),
+        100
+    );
 }
 
 #[tokio::test]
@@ -305,11 +393,21 @@ async fn an_entry_no_column_takes_is_set_aside_and_the_rest_recorded() {
     // Beyond the last instant there is: no day, so no partition.
     let nowhere = EventKey::from_uuid(uuid::Uuid::from_u128(u128::MAX));
     let mut facts: Vec<_> = (0..20).map(|number| accepted(key(number), &[webhook(1)])).collect();
-    facts.insert(13, failed(AttemptRef { event: nowhere, ..first(0, webhook(1)) }));
+    facts.insert(
+        13,
+        failed(AttemptRef {
+            event: nowhere,
+            ..first(0, webhook(1))
+        }),
+    );
     facts.insert(3, accepted(nowhere, &[webhook(1)]));
     ledger.record(&facts).await;
     assert_eq!(ledger.deliveries().await.len(), 20);
-    assert_eq!(ledger.count("dead").await, 1, "the delivery whose attempt could not be recorded ends");
+    assert_eq!(
+        ledger.count("dead").await,
+        1,
+        "the delivery whose attempt could not be recorded ends"
+    );
 }
 
 #[tokio::test]
@@ -337,7 +435,10 @@ async fn a_fact_of_a_day_without_partition_makes_one() {
     let ledger = Ledger::start().await;
     let long_ago = EventKey::of_message("2024-02-29T23:59:59.999Z".parse().unwrap(), 1);
     let ahead = EventKey::of_message("2031-01-01T00:00:00Z".parse().unwrap(), 1);
-    let late = AttemptRef { event: long_ago, ..first(0, webhook(1)) };
+    let late = AttemptRef {
+        event: long_ago,
+        ..first(0, webhook(1))
+    };
     ledger.record(&[accepted(ahead, &[webhook(1)]), delivered(late)]).await;
     assert!(ledger.made(late).await.is_some());
     assert_eq!(ledger.deliveries().await.len(), 1);
@@ -349,9 +450,16 @@ async fn an_attempt_may_be_recorded_before_its_event() {
     let attempt = first(1, webhook(1));
     ledger.record(&[failed(attempt)]).await;
     assert_eq!(ledger.count("scheduled").await, 1);
-    assert_eq!(ledger.pending().await.len(), 0, "it is not released as long as there is nothing to deliver");
+    assert_eq!(
+        ledger.pending().await.len(),
+        0,
+        "it is not released as long as there is nothing to deliver"
+    );
     ledger.record(&[accepted(key(1), &[webhook(1)])]).await;
-    assert_eq!(ledger.pending().await[&DeliveryKey::from(&attempt)], ("scheduled", 2, 0));
+    assert_eq!(
+        ledger.pending().await[&DeliveryKey::from(&attempt)],
+        ("scheduled", 2, 0)
+    );
 }
 
 #[tokio::test]
@@ -373,7 +481,9 @@ async fn a_large_batch_is_cut_into_transactions_and_recorded_whole() {
 #[tokio::test]
 async fn a_batch_waits_for_postgres_to_come_back() {
     let folder = Folder::temporary().unwrap();
-    let mut server = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default()).await.unwrap();
+    let mut server = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default())
+        .await
+        .unwrap();
     let ledger = Ledger::on(&server.url()).await;
     ledger.record(&[accepted(key(1), &[webhook(1)])]).await;
 
@@ -396,7 +506,11 @@ async fn a_batch_waits_for_postgres_to_come_back() {
     let recorder = Arc::clone(&ledger.recorder);
     let recording = tokio::spawn(async move { recorder.record(messages(&[accepted(key(3), &[])])).await });
     ledger.patience.stop.cancel();
-    assert_eq!(recording.await.unwrap(), Verdict::Again(Duration::ZERO), "told to stop, it hands the batch back");
+    assert_eq!(
+        recording.await.unwrap(),
+        Verdict::Again(Duration::ZERO),
+        "told to stop, it hands the batch back"
+    );
 }
 
 #[tokio::test]
@@ -410,11 +524,20 @@ async fn a_delivery_parked_and_made_in_the_same_instant_is_not_made_again() {
     // Two recorders; neither sees what the other is about to commit.
     let made = handed_out_twice(attempt, Outcome::Delivered);
     let Fact::AttemptFinished(made) = &made else { panic!() };
-    let parking = Parking { attempt, reason: "the lane is full".into(), due_at: START };
+    let parking = Parking {
+        attempt,
+        reason: "the lane is full".into(),
+        due_at: START,
+    };
     let mut parks = ledger.store.begin().await.unwrap();
     let mut records = ledger.store.begin().await.unwrap();
-    pending_deliveries::park(&mut parks, vec![parking], START).await.unwrap();
-    let new = attempts::NewAttempt { fact: made, next_attempt_at: None };
+    pending_deliveries::park(&mut parks, vec![parking], START)
+        .await
+        .unwrap();
+    let new = attempts::NewAttempt {
+        fact: made,
+        next_attempt_at: None,
+    };
     attempts::insert(&mut records, &[new]).await.unwrap();
     records.commit().await.unwrap();
     parks.commit().await.unwrap();
@@ -422,5 +545,10 @@ async fn a_delivery_parked_and_made_in_the_same_instant_is_not_made_again() {
 
     ledger.releaser(&bus, 20).look().await.unwrap();
     assert_eq!(ledger.pending().await.len(), 0);
-    assert_eq!(bus.count(proto_schemas::stream::DELIVERIES, "deliveries.>").await.unwrap(), 0);
+    assert_eq!(
+        bus.count(proto_schemas::stream::DELIVERIES, "deliveries.>")
+            .await
+            .unwrap(),
+        0
+    );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::bus::Bus;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::AttemptRef;
-use proto_schemas::stream::DELIVERIES;
+use proto_schemas::stream::{DELIVERIES, LEDGER};
 use proto_schemas::subject;
 use store::pending_deliveries::{self, DeliveryKey};
 
@@ -32,8 +32,21 @@ async fn a_scheduled_delivery_is_released_when_it_is_due_and_not_before() {
     releaser.look().await.unwrap();
     assert_eq!(ledger.pending().await[&DeliveryKey::from(&attempt)], ("released", 2, 1));
     let found = take(&bus, 1).await;
-    let next = AttemptRef { attempt: 2, release: 1, ..attempt };
-    assert_eq!(found, [DeliveryDue { event: event(key(1)), webhook: webhook(1), run: 0, attempt: 2, release: 1 }]);
+    let next = AttemptRef {
+        attempt: 2,
+        release: 1,
+        ..attempt
+    };
+    assert_eq!(
+        found,
+        [DeliveryDue {
+            event: event(key(1)),
+            webhook: webhook(1),
+            run: 0,
+            attempt: 2,
+            release: 1
+        }]
+    );
     assert_eq!(found[0].attempt_ref(), next);
 }
 
@@ -42,7 +55,10 @@ async fn take(bus: &Bus, count: usize) -> Vec<DeliveryDue> {
     use std::sync::{Arc, Mutex};
     let taken = Arc::new(Mutex::new(Vec::new()));
     let stop = tokio_util::sync::CancellationToken::new();
-    let options = common::bus::Options { max_held: 100, drain: Duration::from_secs(5) };
+    let options = common::bus::Options {
+        max_held: 100,
+        drain: Duration::from_secs(5),
+    };
     let (into, enough) = (Arc::clone(&taken), stop.clone());
     let working = bus.work_off(DELIVERIES, options, stop, move |message| {
         let (taken, enough) = (Arc::clone(&into), enough.clone());
@@ -55,7 +71,10 @@ async fn take(bus: &Bus, count: usize) -> Vec<DeliveryDue> {
             common::bus::Verdict::Done
         }
     });
-    tokio::time::timeout(Duration::from_secs(10), working).await.expect("the duties came").unwrap();
+    tokio::time::timeout(Duration::from_secs(10), working)
+        .await
+        .expect("the duties came")
+        .unwrap();
     std::mem::take(&mut *taken.lock().unwrap())
 }
 
@@ -74,7 +93,9 @@ async fn releases_of_one_webhook_are_bounded_and_oldest_first() {
             ])
             .await;
     }
-    ledger.record(&[accepted(key(99), &[webhook(3)]), deferred(first(99, webhook(3)))]).await;
+    ledger
+        .record(&[accepted(key(99), &[webhook(3)]), deferred(first(99, webhook(3)))])
+        .await;
 
     releaser.look().await.unwrap();
     assert_eq!(duties(&bus).await, 0, "nothing is released before its time");
@@ -83,18 +104,29 @@ async fn releases_of_one_webhook_are_bounded_and_oldest_first() {
         releaser.look().await.unwrap();
     }
     let released = |number| {
-        let count = async |webhook| bus.count(DELIVERIES, &subject::delivery(PROJECT, webhook)).await.unwrap();
+        let count = async |webhook| {
+            bus.count(DELIVERIES, &subject::delivery(PROJECT, webhook))
+                .await
+                .unwrap()
+        };
         count(webhook(number))
     };
     assert_eq!((released(1).await, released(2).await, released(3).await), (3, 3, 1));
     let pending = ledger.pending().await;
     for number in 0..10 {
         let state = if number < 3 { "released" } else { "parked" };
-        assert_eq!(pending[&DeliveryKey::from(&first(number, webhook(1)))].0, state, "event {number}");
+        assert_eq!(
+            pending[&DeliveryKey::from(&first(number, webhook(1)))].0,
+            state,
+            "event {number}"
+        );
     }
 
     // Room is made by what is settled, one way or the other.
-    let release = |number| AttemptRef { release: 1, ..first(number, webhook(1)) };
+    let release = |number| AttemptRef {
+        release: 1,
+        ..first(number, webhook(1))
+    };
     ledger.record(&[delivered(release(1)), failed(release(2))]).await;
     releaser.look().await.unwrap();
     assert_eq!((released(1).await, released(2).await), (5, 3));
@@ -106,13 +138,25 @@ async fn a_lane_that_has_no_room_is_left_alone_until_it_said_it_may() {
     let bus = nats.bus().await;
     let releaser = ledger.releaser(&bus, 3);
     for number in 0..10 {
-        ledger.record(&[accepted(key(number), &[webhook(1)]), deferred(first(number, webhook(1)))]).await;
+        ledger
+            .record(&[
+                accepted(key(number), &[webhook(1)]),
+                deferred(first(number, webhook(1))),
+            ])
+            .await;
     }
     ledger.clock.advance(Duration::from_secs(2));
     releaser.look().await.unwrap();
     assert_eq!(duties(&bus).await, 3);
     // All three come back: the seven behind them are due, and must not be sent after them.
-    let again: Vec<_> = (0..3).map(|number| deferred(AttemptRef { release: 1, ..first(number, webhook(1)) })).collect();
+    let again: Vec<_> = (0..3)
+        .map(|number| {
+            deferred(AttemptRef {
+                release: 1,
+                ..first(number, webhook(1))
+            })
+        })
+        .collect();
     ledger.record(&again).await;
     releaser.look().await.unwrap();
     assert_eq!(duties(&bus).await, 3);
@@ -130,10 +174,17 @@ async fn a_release_that_was_published_and_not_committed_is_not_published_twice()
     ledger.clock.advance(Duration::from_secs(70));
 
     // A process that dies in between.
-    let next = AttemptRef { attempt: 2, release: 1, ..attempt };
+    let next = AttemptRef {
+        attempt: 2,
+        release: 1,
+        ..attempt
+    };
     let duty = DeliveryDue::encode_parts(&event(key(1)), next);
     let subject = subject::delivery(PROJECT, webhook(1));
-    let storing = bus.publish_once(subject, &next.delivery_message_id(), duty).await.unwrap();
+    let storing = bus
+        .publish_once(subject, &next.delivery_message_id(), duty)
+        .await
+        .unwrap();
     storing.stored().await.unwrap();
 
     ledger.releaser(&bus, 20).look().await.unwrap();
@@ -149,7 +200,11 @@ async fn schedulers_side_by_side_release_each_delivery_once() {
     for number in 0..1200 {
         let attempt = first(number, webhook(u128::from(number % 50)));
         facts.push(accepted(attempt.event, &[attempt.webhook]));
-        facts.push(if number % 2 == 0 { failed(attempt) } else { deferred(attempt) });
+        facts.push(if number % 2 == 0 {
+            failed(attempt)
+        } else {
+            deferred(attempt)
+        });
     }
     for batch in facts.chunks(1000) {
         ledger.record(batch).await;
@@ -183,12 +238,18 @@ async fn while_nats_is_away_nothing_is_released_and_nothing_is_lost() {
 
     nats.server.kill().unwrap();
     releaser.look().await.unwrap_err();
-    assert_eq!(ledger.pending().await[&DeliveryKey::from(&attempt)], ("scheduled", 2, 0));
+    assert_eq!(
+        ledger.pending().await[&DeliveryKey::from(&attempt)],
+        ("scheduled", 2, 0)
+    );
 
     nats.server.restart().await.unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while releaser.look().await.is_err() {
-        assert!(tokio::time::Instant::now() < deadline, "it is released once NATS is back");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it is released once NATS is back"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(ledger.pending().await[&DeliveryKey::from(&attempt)], ("released", 2, 1));
@@ -202,7 +263,71 @@ async fn the_next_due_time_within_a_span_is_known() {
     let due_at = ledger.made(first(1, webhook(1))).await.unwrap().next_attempt_at;
     let mut connection = ledger.store.connection().await.unwrap();
     let until = |seconds: i64| START.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
-    assert_eq!(pending_deliveries::next_due(&mut connection, START, until(30)).await.unwrap(), None);
-    assert_eq!(pending_deliveries::next_due(&mut connection, START, until(90)).await.unwrap(), due_at);
-    assert_eq!(pending_deliveries::next_due(&mut connection, until(90), until(190)).await.unwrap(), None);
+    assert_eq!(
+        pending_deliveries::next_due(&mut connection, START, until(30))
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        pending_deliveries::next_due(&mut connection, START, until(90))
+            .await
+            .unwrap(),
+        due_at
+    );
+    assert_eq!(
+        pending_deliveries::next_due(&mut connection, until(90), until(190))
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_new_process_releases_nothing_before_the_ledger_is_on_record() {
+    let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
+    let bus = nats.bus().await;
+    let attempt = first(1, webhook(1));
+    ledger
+        .record(&[accepted(key(1), &[webhook(1)]), deferred(attempt)])
+        .await;
+    ledger.clock.advance(Duration::from_secs(10));
+    // The process before published the release, and died; the attempt was made, and Postgres was away.
+    let news = delivered(AttemptRef { release: 1, ..attempt });
+    bus.publish(news.subject(), Default::default(), news.encode())
+        .await
+        .unwrap()
+        .stored()
+        .await
+        .unwrap();
+
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (releaser, end) = (ledger.releaser(&bus, 20), stop.clone());
+    let releasing = tokio::spawn(async move { releaser.run(&end).await });
+    // Time enough to release it, if it were to.
+    let mut looks = 0;
+    while looks < 20 && !releasing.is_finished() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        looks += 1;
+    }
+    let (recorder, end, from) = (ledger.recorder.clone(), stop.clone(), bus.clone());
+    let recording = tokio::spawn(async move {
+        let options = common::bus::Options {
+            max_held: 10,
+            drain: Duration::from_secs(5),
+        };
+        let record = |messages| recorder.record(messages);
+        from.work_off_batches(LEDGER, options, 10, Duration::ZERO, end, record)
+            .await
+            .unwrap();
+    });
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !ledger.pending().await.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "it is settled");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.cancel();
+    releasing.await.unwrap();
+    recording.await.unwrap();
+    assert_eq!(duties(&bus).await, 0);
 }

@@ -26,17 +26,33 @@ async fn it_records_retries_and_stops_when_told() {
     let stop = CancellationToken::new();
     let args = Args::local("127.0.0.1:0".parse().unwrap());
     let config = config(&nats.server.url(), &database);
-    let running = service::start::<RetryScheduler>(config, args, stop.clone()).await.unwrap();
+    let running = service::start::<RetryScheduler>(config, args, stop.clone())
+        .await
+        .unwrap();
 
     let mut attempt = finished(first(1, webhook(1)), Outcome::Failed);
     attempt.ladder = vec![Duration::ZERO; 2];
     for fact in [Fact::AttemptFinished(attempt), accepted(key(1), &[webhook(1)])] {
-        bus.publish(fact.subject(), Default::default(), fact.encode()).await.unwrap().stored().await.unwrap();
+        bus.publish(fact.subject(), Default::default(), fact.encode())
+            .await
+            .unwrap()
+            .stored()
+            .await
+            .unwrap();
     }
-    until("the second attempt is released", async || bus.count(DELIVERIES, "deliveries.>").await.unwrap() == 1).await;
-    until("the ledger is worked off", async || bus.count(LEDGER, "ledger.>").await.unwrap() == 0).await;
+    until("the second attempt is released", async || {
+        bus.count(DELIVERIES, "deliveries.>").await.unwrap() == 1
+    })
+    .await;
+    until("the ledger is worked off", async || {
+        bus.count(LEDGER, "ledger.>").await.unwrap() == 0
+    })
+    .await;
     assert!(running.health.is_ready());
 
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(10), running.wait()).await.expect("it stops").unwrap();
+    tokio::time::timeout(Duration::from_secs(10), running.wait())
+        .await
+        .expect("it stops")
+        .unwrap();
 }

@@ -43,7 +43,13 @@ struct Arguments {
 
 /// Settings, as a command line gives them.
 pub(crate) fn config(nats_url: &str, database_url: &str) -> Config {
-    let arguments = ["retry-scheduler", "--nats-url", nats_url, "--database-url", database_url];
+    let arguments = [
+        "retry-scheduler",
+        "--nats-url",
+        nats_url,
+        "--database-url",
+        database_url,
+    ];
     Arguments::parse_from(arguments).config
 }
 
@@ -52,7 +58,9 @@ async fn postgres() -> &'static Postgres {
     static SERVER: OnceCell<(Folder, Postgres)> = OnceCell::const_new();
     let start = async || {
         let folder = Folder::temporary().unwrap();
-        let server = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default()).await.unwrap();
+        let server = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default())
+            .await
+            .unwrap();
         (folder, server)
     };
     &SERVER.get_or_init(start).await.1
@@ -74,12 +82,23 @@ pub(crate) struct OwnNats {
 impl OwnNats {
     pub(crate) async fn start() -> Self {
         let folder = Folder::temporary().unwrap();
-        let server = Nats::start(&folder.path().join("nats"), &nats::Options::default()).await.unwrap();
-        Self { server, _folder: folder }
+        let server = Nats::start(&folder.path().join("nats"), &nats::Options::default())
+            .await
+            .unwrap();
+        Self {
+            server,
+            _folder: folder,
+        }
     }
 
     pub(crate) async fn bus(&self) -> Bus {
-        Bus::connect(&config(&self.server.url(), "postgres:///").nats, "test", std::time::Duration::from_secs(30)).await.unwrap()
+        Bus::connect(
+            &config(&self.server.url(), "postgres:///").nats,
+            "test",
+            std::time::Duration::from_secs(30),
+        )
+        .await
+        .unwrap()
     }
 }
 
@@ -103,7 +122,10 @@ impl Ledger {
         store.migrate().await.unwrap();
         let clock = Manual::at(START);
         let wake = Arc::new(Notify::new());
-        let patience = Patience { health: Health::new(), stop: CancellationToken::new() };
+        let patience = Patience {
+            health: Health::new(),
+            stop: CancellationToken::new(),
+        };
         let recorder = Recorder {
             store: store.clone(),
             clock: Clock::from(clock.clone()),
@@ -112,7 +134,13 @@ impl Ledger {
             patience: patience.clone(),
             metrics: Metrics::default(),
         };
-        Self { store, clock, wake, patience, recorder: Arc::new(recorder) }
+        Self {
+            store,
+            clock,
+            wake,
+            patience,
+            recorder: Arc::new(recorder),
+        }
     }
 
     pub(crate) fn releaser(&self, bus: &Bus, per_webhook: u32) -> Releaser {
@@ -148,9 +176,14 @@ impl Ledger {
 
     /// Notes a release as [`Releaser`] does, without a NATS. Gives back the attempt in its new release.
     pub(crate) async fn released(&self, attempt: AttemptRef) -> AttemptRef {
-        let next = AttemptRef { release: attempt.release + 1, ..attempt };
+        let next = AttemptRef {
+            release: attempt.release + 1,
+            ..attempt
+        };
         let mut connection = self.store.connection().await.unwrap();
-        pending_deliveries::mark_released(&mut connection, &[next], START, START).await.unwrap();
+        pending_deliveries::mark_released(&mut connection, &[next], START, START)
+            .await
+            .unwrap();
         next
     }
 
@@ -158,43 +191,63 @@ impl Ledger {
     pub(crate) async fn pending(&self) -> BTreeMap<DeliveryKey, (&'static str, u32, u32)> {
         let mut transaction = self.store.begin().await.unwrap();
         let never = Timestamp::MAX;
-        let scheduled = pending_deliveries::claim_scheduled(&mut transaction, never, 10_000).await.unwrap();
-        let released = pending_deliveries::doubtful(&mut transaction, never, 10_000).await.unwrap();
-        let parked = pending_deliveries::claim_parked(&mut transaction, never, 10_000, 10_000).await.unwrap();
+        let scheduled = pending_deliveries::claim_scheduled(&mut transaction, never, 10_000)
+            .await
+            .unwrap();
+        let released = pending_deliveries::doubtful(&mut transaction, never, 10_000)
+            .await
+            .unwrap();
+        let parked = pending_deliveries::claim_parked(&mut transaction, never, 10_000, 10_000)
+            .await
+            .unwrap();
         transaction.rollback().await.unwrap();
         let state = |state: &'static str, attempts: Vec<AttemptRef>| {
             attempts
                 .into_iter()
                 .map(move |attempt| (DeliveryKey::from(&attempt), (state, attempt.attempt, attempt.release)))
         };
-        state("scheduled", scheduled).chain(state("released", released)).chain(state("parked", parked)).collect()
+        state("scheduled", scheduled)
+            .chain(state("released", released))
+            .chain(state("parked", parked))
+            .collect()
     }
 
     /// How many pending deliveries are in `state`.
     pub(crate) async fn count(&self, state: &str) -> u64 {
         let mut connection = self.store.connection().await.unwrap();
         let counts = pending_deliveries::count(&mut connection).await.unwrap();
-        counts.iter().find(|count| count.state == state).map_or(0, |count| count.deliveries)
+        counts
+            .iter()
+            .find(|count| count.state == state)
+            .map_or(0, |count| count.deliveries)
     }
 
     /// The deliveries as the API tells them.
     pub(crate) async fn deliveries(&self) -> Vec<log::Delivery> {
         let mut connection = self.store.connection().await.unwrap();
         let filter = log::DeliveryFilter::default();
-        log::deliveries(&mut connection, PROJECT, &filter, None, 10_000).await.unwrap().deliveries
+        log::deliveries(&mut connection, PROJECT, &filter, None, 10_000)
+            .await
+            .unwrap()
+            .deliveries
     }
 
     /// What is on record of an attempt.
     pub(crate) async fn made(&self, attempt: AttemptRef) -> Option<attempts::Made> {
         let mut connection = self.store.connection().await.unwrap();
-        attempts::made(&mut connection, &[(&attempt).into()]).await.unwrap().pop()
+        attempts::made(&mut connection, &[(&attempt).into()])
+            .await
+            .unwrap()
+            .pop()
     }
 }
 
 /// Facts as stream LEDGER hands them out.
 pub(crate) fn messages(facts: &[Fact]) -> Vec<Message> {
     let numbered = facts.iter().zip(1..);
-    numbered.map(|(fact, sequence)| message(fact.subject(), fact.encode(), sequence)).collect()
+    numbered
+        .map(|(fact, sequence)| message(fact.subject(), fact.encode(), sequence))
+        .collect()
 }
 
 pub(crate) fn message(subject: &str, payload: impl Into<Bytes>, sequence: u64) -> Message {
@@ -218,7 +271,14 @@ pub(crate) fn key(number: u64) -> EventKey {
 
 /// The first attempt, straight from ingest, to deliver event `number` to webhook `webhook`.
 pub(crate) fn first(number: u64, webhook: WebhookId) -> AttemptRef {
-    AttemptRef { event: key(number), project: PROJECT, webhook, run: 0, attempt: 1, release: 0 }
+    AttemptRef {
+        event: key(number),
+        project: PROJECT,
+        webhook,
+        run: 0,
+        attempt: 1,
+        release: 0,
+    }
 }
 
 pub(crate) fn event(key: EventKey) -> Event {
@@ -237,7 +297,11 @@ pub(crate) fn event(key: EventKey) -> Event {
 }
 
 pub(crate) fn accepted(key: EventKey, owed: &[WebhookId]) -> Fact {
-    Fact::EventAccepted(EventAccepted { event: event(key), owed: owed.to_vec(), skipped: Vec::new() })
+    Fact::EventAccepted(EventAccepted {
+        event: event(key),
+        owed: owed.to_vec(),
+        skipped: Vec::new(),
+    })
 }
 
 pub(crate) fn rejected(key: EventKey) -> Fact {
@@ -274,7 +338,11 @@ pub(crate) fn finished(attempt: AttemptRef, outcome: Outcome) -> AttemptFinished
         outcome,
         status: Some(if delivered { 200 } else { 503 }),
         error_class: (!delivered).then_some(ErrorClass::Status),
-        error: if delivered { String::new() } else { "503 Service Unavailable".into() },
+        error: if delivered {
+            String::new()
+        } else {
+            "503 Service Unavailable".into()
+        },
         response_headers: vec![("content-type".into(), "text/plain".into())],
         response_body: Bytes::from_static(b"hello"),
         response_truncated: false,

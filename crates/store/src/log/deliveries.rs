@@ -121,7 +121,8 @@ pub struct DeliveryCursor {
     pub delivery: Option<(WebhookId, u32)>,
 }
 
-/// A page of deliveries. It may have fewer than asked for and yet not be the last: see [`SCAN_MAX`].
+/// A page of deliveries. It may have fewer than asked for and yet not be the last: only so many events are looked at for
+/// one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPage {
     /// The deliveries, the newest event's first.

@@ -7,15 +7,15 @@ use anyhow::Context as _;
 use posthaste_tests::{Cluster, Role};
 
 /// The name of this process in the tables.
-pub const GENERATOR: &str = "generator and sink";
+pub(crate) const GENERATOR: &str = "generator and sink";
 
 /// The processes of a run.
-pub struct Accounts {
+pub(crate) struct Accounts {
     processes: Vec<(String, u32)>,
 }
 
 impl Accounts {
-    pub fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+    pub(crate) fn of(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut processes = vec![
             (
                 "nats-server".to_owned(),
@@ -37,12 +37,12 @@ impl Accounts {
     }
 
     /// Processor time used so far, by process; Postgres with all its children, ended ones included.
-    pub fn cpu(&self) -> anyhow::Result<Vec<(String, Duration)>> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Vec<(String, Duration)>> {
         self.sum(|stat| stat.cpu)
     }
 
     /// Resident memory, by process, in bytes.
-    pub fn resident(&self) -> anyhow::Result<Vec<(String, u64)>> {
+    pub(crate) fn resident(&self) -> anyhow::Result<Vec<(String, u64)>> {
         let sums = self.sum(|stat| Duration::from_nanos(stat.resident))?;
         Ok(sums
             .into_iter()

@@ -15,7 +15,7 @@ use crate::account::{Accounts, GENERATOR};
 use crate::sink::Sink;
 
 /// A producer.
-pub struct Load {
+pub(crate) struct Load {
     jetstream: jetstream::Context,
     project: String,
     payload: Bytes,
@@ -23,11 +23,11 @@ pub struct Load {
 }
 
 /// What a saturating run came to.
-pub struct Saturated {
-    pub delivered: u64,
-    pub elapsed: Duration,
-    pub cpu: Vec<(String, Duration)>,
-    pub recorded_after: Duration,
+pub(crate) struct Saturated {
+    pub(crate) delivered: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) cpu: Vec<(String, Duration)>,
+    pub(crate) recorded_after: Duration,
 }
 
 /// Publishes whose ack is awaited at once.
@@ -36,7 +36,7 @@ const WINDOW: usize = 512;
 const BACKLOG: u64 = 4_000;
 
 impl Load {
-    pub async fn connect(nats: &str, project: &str, bytes: usize) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(nats: &str, project: &str, bytes: usize) -> anyhow::Result<Self> {
         let client = async_nats::connect(nats).await?;
         let around = r#"{"pad":""}"#.len();
         let payload = format!(r#"{{"pad":"{}"}}"#, "x".repeat(bytes.saturating_sub(around)));
@@ -59,7 +59,7 @@ impl Load {
     }
 
     /// As fast as the system takes it, for `window`; measured after a fifth of it.
-    pub async fn saturate(
+    pub(crate) async fn saturate(
         &self,
         sink: &Sink,
         window: Duration,
@@ -137,7 +137,7 @@ impl Load {
 
     /// `rate` events a second, each at its time whatever became of the earlier ones; latencies in microseconds, from
     /// when an event was due to when the sink had it. Events that never come to a quick webhook are left out.
-    pub async fn open_loop(
+    pub(crate) async fn open_loop(
         &self,
         sink: &Sink,
         rate: u64,
@@ -191,7 +191,7 @@ const SLOW: [&str; 10] = [
 ];
 
 /// The bare client's rate: the same payloads, 64 at once, nothing between.
-pub async fn bare(sink: &Sink, bytes: usize, window: Duration) -> anyhow::Result<f64> {
+pub(crate) async fn bare(sink: &Sink, bytes: usize, window: Duration) -> anyhow::Result<f64> {
     #[expect(
         clippy::disallowed_methods,
         reason = "the limit that Posthaste is compared with, which must have no guard"

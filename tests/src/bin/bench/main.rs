@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use posthaste_tests::{Cluster, Role, Setup};
+use posthaste_tests::{Cluster, Setup};
 use serde_json::json;
 
 use self::account::Accounts;
@@ -77,7 +77,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let mut quick = Vec::new();
     for i in 0..args.webhooks {
-        let hook = api
+        let hook = cluster
             .create_webhook(
                 "bench",
                 &format!("quick-{i}"),
@@ -160,7 +160,6 @@ async fn isolation(cluster: &Cluster, load: &Load, sink: &Sink, window: Duration
     for i in 0..WEBHOOKS {
         let to = if i < SLOW { "slow" } else { "other" };
         cluster
-            .admin
             .create_webhook(
                 "bench",
                 &format!("isolated-{i}"),
@@ -173,6 +172,5 @@ async fn isolation(cluster: &Cluster, load: &Load, sink: &Sink, window: Duration
         .open_loop(sink, RATE, window, |n| format!("isolated.{}", n % WEBHOOKS))
         .await?;
     println!("  the quick ones, end to end: {}", report::latency(&latency));
-    let _ = cluster.process_id(Role::Dispatcher);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 /// Median and tail of a latency histogram of microseconds.
-pub fn latency(histogram: &Histogram<u64>) -> String {
+pub(crate) fn latency(histogram: &Histogram<u64>) -> String {
     let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     format!(
         "p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms ({} events)",
@@ -16,7 +16,7 @@ pub fn latency(histogram: &Histogram<u64>) -> String {
 }
 
 /// The machine in a line.
-pub fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -29,22 +29,22 @@ pub fn machine() -> String {
 }
 
 /// A table with right-aligned figures.
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self {
             rows: vec![head.iter().map(|text| (*text).to_owned()).collect()],
         }
     }
 
-    pub fn row(&mut self, cells: &[String]) {
+    pub(crate) fn row(&mut self, cells: &[String]) {
         self.rows.push(cells.to_vec());
     }
 
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let width = |column: usize| {
             self.rows
                 .iter()

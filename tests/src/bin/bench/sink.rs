@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 /// The sink.
-pub struct Sink {
+pub(crate) struct Sink {
     address: String,
     state: Arc<State>,
 }
@@ -29,7 +29,7 @@ struct State {
 const EVENTS: usize = 20_000_000;
 
 impl Sink {
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let mut arrivals = Vec::new();
@@ -44,22 +44,22 @@ impl Sink {
     }
 
     /// The URL that is answered like `kind`: quick and other at once, slow after 5 s.
-    pub fn url(&self, kind: &str) -> String {
+    pub(crate) fn url(&self, kind: &str) -> String {
         format!("http://{}/{kind}", self.address)
     }
 
     /// Nanoseconds on the sink's clock.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.state.now()
     }
 
     /// Requests answered so far, slow ones left out.
-    pub fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.state.delivered.load(Ordering::Relaxed)
     }
 
     /// When event `n` came, in nanoseconds on the sink's clock.
-    pub fn arrival(&self, n: u64) -> Option<u64> {
+    pub(crate) fn arrival(&self, n: u64) -> Option<u64> {
         let at = self
             .state
             .arrivals

@@ -1,0 +1,8 @@
+//! Tests over a real Postgres and a real NATS.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod access;
+mod definitions;
+mod record;
+mod support;

@@ -1,0 +1,160 @@
+//! What the code promises about its own shape.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Every source file of the product, with its path from the root.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(&root().join("crates"), &mut files);
+    walk(&root().join("proto-schemas"), &mut files);
+    assert!(files.len() > 50, "the sources are not where they were");
+    files
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path.strip_prefix(root()).unwrap().display().to_string(), text)
+        })
+        .collect()
+}
+
+/// The lines of production code that hold one of `words`, outside `rooms`.
+fn strays(words: &[&str], rooms: &[&str]) -> Vec<String> {
+    sources()
+        .iter()
+        .filter(|(path, _)| !path.contains("/tests/") && !path.ends_with("tests.rs"))
+        .filter(|(path, _)| !rooms.iter().any(|room| path.starts_with(room) || path.ends_with(room)))
+        .flat_map(|(path, text)| {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            code.lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim_start().starts_with("//"))
+                .filter(|(_, line)| words.iter().any(|word| line.contains(word)))
+                .map(move |(number, line)| format!("{path}:{}: {}", number + 1, line.trim()))
+        })
+        .collect()
+}
+
+fn depends_on(package: &str, dependency: &str) -> bool {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "-p",
+            package,
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(tree.contains("common v"), "{package} has a tree");
+    tree.lines().any(|line| line.starts_with(dependency))
+}
+
+#[test]
+fn ingest_and_dispatcher_link_no_postgres_driver() {
+    for package in ["ingest", "dispatcher"] {
+        for driver in ["sqlx", "store v", "tokio-postgres"] {
+            assert!(!depends_on(package, driver), "{package} depends on {driver}");
+        }
+    }
+    assert!(
+        depends_on("retry-scheduler", "sqlx"),
+        "the test can see a driver where there is one"
+    );
+}
+
+#[test]
+fn sql_is_in_the_store_alone() {
+    assert_eq!(
+        strays(&["sqlx::", "query!(", "query_as!("], &["crates/store/"]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn only_the_bus_acks() {
+    let words = [
+        ".ack()",
+        "ack_with(",
+        "AckKind",
+        "\"+ACK\"",
+        "\"-NAK",
+        "PullConsumer",
+        "AckPolicy",
+    ];
+    assert_eq!(strays(&words, &["crates/common/src/bus/"]), Vec::<String>::new());
+}
+
+#[test]
+fn what_crosses_nats_is_named_in_proto_schemas_alone() {
+    let words = [
+        "\"events.",
+        "\"deliveries.",
+        "\"ledger.",
+        "\"EVENTS\"",
+        "\"DELIVERIES\"",
+        "\"LEDGER\"",
+        "\"CONFIG\"",
+        "\"Nats-Msg-Id\"",
+    ];
+    // The README's and the help's own examples are text for people.
+    assert_eq!(strays(&words, &["proto-schemas/"]), Vec::<String>::new());
+}
+
+#[test]
+fn the_environment_is_read_in_config_modules_alone() {
+    assert_eq!(
+        strays(&["env::var", "env::vars"], &["config.rs", "config/mod.rs"]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn time_and_chance_are_parameters() {
+    let words = [
+        "SystemTime::now",
+        "Timestamp::now",
+        "Utc::now",
+        "Uuid::new_v4",
+        "Uuid::now_v7",
+    ];
+    assert_eq!(strays(&words, &["crates/common/src/clock.rs"]), Vec::<String>::new());
+}
+
+#[test]
+fn no_file_is_longer_than_anybody_would_read() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|(path, text)| {
+            (
+                path,
+                text.split("#[cfg(test)]").next().unwrap_or_default().lines().count(),
+            )
+        })
+        .filter(|(_, lines)| *lines > 600)
+        .map(|(path, lines)| format!("{path}: {lines}"))
+        .collect();
+    assert_eq!(long, Vec::<String>::new());
+}
