@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
@@ -316,17 +316,18 @@ impl Drop for Cluster {
     }
 }
 
-/// The `posthaste` binary beside this test, built first so that it is never an older one.
+/// The `posthaste` binary that was built with this test. One that is older than the sources is refused: it would be
+/// tested instead of them.
 ///
 /// # Errors
-/// Where it cannot be built.
+/// Where it is absent or old.
 pub fn program() -> anyhow::Result<&'static Path> {
     static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = PROGRAM.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+    let found = PROGRAM.get_or_init(|| find_program().map_err(|error| format!("{error:#}")));
+    found.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-fn build() -> anyhow::Result<PathBuf> {
+fn find_program() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     // target/<profile>/deps/<test>, or target/<profile>/<binary>
     let folder = own
@@ -334,13 +335,36 @@ fn build() -> anyhow::Result<PathBuf> {
         .skip(1)
         .find(|folder| !folder.ends_with("deps"))
         .context("no target folder")?;
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(["build", "--quiet", "-p", "posthaste", "--bin", "posthaste"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    if folder.ends_with("release") {
-        command.arg("--release");
+    let program = folder.join("posthaste");
+    let built = program.metadata().and_then(|metadata| metadata.modified());
+    let built = built.with_context(|| format!("{} is missing: `make build` makes it", program.display()))?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    for sources in ["crates", "proto-schemas"] {
+        if let Some(newer) = newer_source(&root.join(sources), built)? {
+            bail!(
+                "{} is older than {}: `make build` makes it anew",
+                program.display(),
+                newer.display()
+            );
+        }
     }
-    ensure!(command.status()?.success(), "posthaste does not build");
-    Ok(folder.join("posthaste"))
+    Ok(program)
+}
+
+fn newer_source(folder: &Path, than: SystemTime) -> anyhow::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let newer = match path.is_dir() {
+            // A crate's own tests are no part of the program.
+            true if path.ends_with("tests") => None,
+            true => newer_source(&path, than)?,
+            false => (path.extension().is_some_and(|extension| extension == "rs")
+                && path.metadata()?.modified()? > than)
+                .then_some(path),
+        };
+        if newer.is_some() {
+            return Ok(newer);
+        }
+    }
+    Ok(None)
 }

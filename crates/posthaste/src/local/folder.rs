@@ -39,12 +39,17 @@ impl Folder {
     ///
     /// Where we are root, others may pass through it if they know the names below it, because the account that runs
     /// Postgres must.
+    ///
+    /// # Errors
+    /// There it cannot be made.
     pub fn temporary() -> Result<Self, Error> {
         Self::within(&config::temporary())
     }
 
     fn within(parent: &Path) -> Result<Self, Error> {
         let cannot = || format!("make a temporary folder in {}", parent.display());
+        // The keeper works elsewhere, so that it holds no folder in use.
+        let parent = std::path::absolute(parent).map_err(Error::io(cannot()))?;
         let mode = if account::we_are_root() { "711" } else { "700" };
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "posthaste-keeper"])

@@ -5,17 +5,18 @@
 //! that only we can read keeps. The socket lies in a folder that only the server's account (and root) can enter, so there
 //! everybody is trusted. [`Postgres::url`] goes through the socket, which is also the faster way.
 
+mod place;
+mod programs;
+
 use std::fs;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
-use rand::distr::Alphanumeric;
 use rustix::process::Signal;
 
+use self::place::{folder_for, password, write_secret};
 use super::account::Account;
 use super::process::{GLANCE, Process, Program};
 use super::{Error, Folder, config, port};
@@ -74,8 +75,11 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server whose data is in `folder`, which is made if it is not there. Returns when clients can connect to
     /// its database `posthaste`.
+    ///
+    /// # Errors
+    /// The server is missing or too old, its folder cannot be used, or it does not start: then with its last words.
     pub async fn start(folder: &Path, options: &Options) -> Result<Self, Error> {
-        let programs = programs(options)?;
+        let programs = programs::find(options)?;
         let account = Account::for_postgres()?;
         let run = Folder::temporary()?;
         if let Some(account) = &account {
@@ -135,6 +139,9 @@ impl Postgres {
     }
 
     /// Makes another, empty database. Returns its URL, through the socket.
+    ///
+    /// # Errors
+    /// There is one of this name, or the server does not run.
     pub async fn create_database(&self, name: &str) -> Result<String, Error> {
         let arguments = [
             "--host",
@@ -156,12 +163,18 @@ impl Postgres {
         self.run("createdb", arguments).await.map(|()| self.url_of(name))
     }
 
-    /// An error, with the server's last words, if it has ended by itself.
+    /// Looks whether it still runs.
+    ///
+    /// # Errors
+    /// It has ended by itself: then with its last words.
     pub fn check(&mut self) -> Result<(), Error> {
         self.server.as_mut().map_or(Ok(()), Process::check)
     }
 
     /// Stops it in good order: connections are ended, data is written out. Its folder stays.
+    ///
+    /// # Errors
+    /// The operating system refuses to say whether it has ended.
     pub async fn stop(&mut self) -> Result<(), Error> {
         match self.server.take() {
             Some(mut server) => server.stop(Signal::INT).await,
@@ -171,11 +184,17 @@ impl Postgres {
 
     /// SIGKILL to the postmaster; its children see that and end by themselves. Its folder stays as it is (and so do, until
     /// it is started again, the 56 bytes of shared memory by which it knows that nobody else uses the folder).
+    ///
+    /// # Errors
+    /// The operating system refuses.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.server.take().map_or(Ok(()), |mut server| server.kill())
     }
 
     /// Stops it if it runs, and starts it on the same data, socket and port.
+    ///
+    /// # Errors
+    /// It does not start, or its port is [`Error::PortTaken`].
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop().await?;
         let started = Instant::now();
@@ -337,107 +356,9 @@ fn is_still_held(log: &str) -> bool {
     log.contains("pre-existing shared memory block") || log.contains("\"postmaster.pid\" already exists")
 }
 
-/// Makes the folder that holds the data, logs and password, and sees to it that the server's account can pass it.
-fn folder_for(folder: &Path, account: Option<&Account>) -> Result<PathBuf, Error> {
-    let cannot = || Error::io(format!("make the folder {}", folder.display()));
-    let mode = if account.is_some() { 0o711 } else { 0o700 };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(folder)
-        .map_err(cannot())?;
-    let folder = fs::canonicalize(folder).map_err(cannot())?;
-    if let Some(account) = account
-        && !account.can_pass(&folder)?
-    {
-        return Err(Error::Unreachable {
-            folder,
-            account: account.name.clone(),
-        });
-    }
-    Ok(folder)
-}
-
-/// The password kept in `file`, or a new one. From the operating system's randomness: a seed would be a way to guess it.
-fn password(file: &Path) -> Result<String, Error> {
-    if let Ok(kept) = fs::read_to_string(file) {
-        return Ok(kept);
-    }
-    let password: String = rand::rng().sample_iter(Alphanumeric).take(32).map(char::from).collect();
-    write_secret(file, &password)?;
-    Ok(password)
-}
-
-fn write_secret(file: &Path, secret: &str) -> Result<(), Error> {
-    let cannot = || Error::io(format!("write {}", file.display()));
-    let mut file_ = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(cannot())?;
-    file_.write_all(secret.as_bytes()).map_err(cannot())
-}
-
-/// The folder of Postgres' programs: the one named in the options, or the first of PATH that has a server, or the newest
-/// of Debian's.
-fn programs(options: &Options) -> Result<PathBuf, Error> {
-    let candidates = match &options.programs {
-        Some(folder) => vec![folder.clone()],
-        None => {
-            let mut folders = config::search_path();
-            folders.extend(newest_first(Path::new(config::DEBIAN_POSTGRES)));
-            folders
-        }
-    };
-    let whole = |folder: &PathBuf| {
-        ["postgres", "initdb", "createdb"]
-            .iter()
-            .all(|name| folder.join(name).is_file())
-    };
-    candidates
-        .into_iter()
-        .find(whole)
-        .ok_or_else(|| Error::PostgresMissing {
-            looked: options
-                .programs
-                .as_deref()
-                .unwrap_or(Path::new("/usr/lib/postgresql/*/bin"))
-                .display()
-                .to_string(),
-        })
-}
-
-/// The `bin` folders below `parent`, by major version.
-fn newest_first(parent: &Path) -> Vec<PathBuf> {
-    let mut versions: Vec<u32> = fs::read_dir(parent)
-        .map(|entries| {
-            entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-                .collect()
-        })
-        .unwrap_or_default();
-    versions.sort_unstable_by(|a, b| b.cmp(a));
-    versions
-        .into_iter()
-        .map(|version| parent.join(version.to_string()).join("bin"))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_newest_version_comes_first_and_9_is_not_newer_than_15() {
-        let folder = Folder::temporary().unwrap();
-        for version in ["9", "15", "14", "common"] {
-            fs::create_dir(folder.path().join(version)).unwrap();
-        }
-        let expected: Vec<_> = ["15", "14", "9"].map(|v| folder.path().join(v).join("bin")).into();
-        assert_eq!(newest_first(folder.path()), expected);
-    }
 
     #[test]
     fn only_the_servers_own_ready_counts() {
@@ -449,18 +370,5 @@ mod tests {
         said("7\n/d\n1\n5432\n/run\n127.0.0.1\n  1 2\nready   \n");
         assert!(accepts_connections(folder.path(), 7));
         assert!(!accepts_connections(folder.path(), 77));
-    }
-
-    #[test]
-    fn a_named_folder_without_a_server_is_refused_by_name() {
-        let options = Options {
-            programs: Some("/nonexistent".into()),
-            durable: false,
-        };
-        let error = programs(&options).unwrap_err().to_string();
-        assert!(
-            error.contains("/nonexistent") && error.contains("POSTHASTE_POSTGRES_BIN"),
-            "{error}"
-        );
     }
 }

@@ -4,11 +4,12 @@
 //! own machine, and every client should find `nats://127.0.0.1:PORT` as it would a nats-server started by hand. (Postgres
 //! does ask, because there a stranger could run programs as us; see [`super::postgres`].)
 
+mod program;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -18,10 +19,8 @@ use super::process::{GLANCE, Process, Program};
 use super::{Error, config, port};
 
 /// What to do about a missing or too old server.
-pub(super) const FIX: &str = "run `make setup` in a checkout of Posthaste, or name a newer one in POSTHASTE_NATS_SERVER, or a running one in NATS_URL";
-
-/// The oldest version whose streams do what ours need.
-const OLDEST: Version = Version(2, 12, 0);
+pub(super) const FIX: &str = "run `make setup` in a checkout of Posthaste, or name a newer one in POSTHASTE_NATS_SERVER, \
+     or a running one in NATS_URL";
 
 /// A server that finds a large store takes its time to read it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,8 +64,11 @@ pub struct Nats {
 
 impl Nats {
     /// Starts a server whose store is in `folder`, which is made if it is not there. Returns when clients can connect.
+    ///
+    /// # Errors
+    /// The server is missing or too old, its folder cannot be used, or it does not start: then with its last words.
     pub async fn start(folder: &Path, options: &Options) -> Result<Self, Error> {
-        let program = program(options)?;
+        let program = program::find(options)?;
         let folder = private_folder(folder)?;
         let mut nats = Self {
             program,
@@ -103,12 +105,18 @@ impl Nats {
         self.server.as_ref().map(Process::id)
     }
 
-    /// An error, with the server's last words, if it has ended by itself.
+    /// Looks whether it still runs.
+    ///
+    /// # Errors
+    /// It has ended by itself: then with its last words.
     pub fn check(&mut self) -> Result<(), Error> {
         self.server.as_mut().map_or(Ok(()), Process::check)
     }
 
     /// Stops it in good order. Its store stays.
+    ///
+    /// # Errors
+    /// The operating system refuses to say whether it has ended.
     pub async fn stop(&mut self) -> Result<(), Error> {
         match self.server.take() {
             Some(mut server) => server.stop(Signal::TERM).await,
@@ -117,11 +125,17 @@ impl Nats {
     }
 
     /// SIGKILL. Its store stays as it is.
+    ///
+    /// # Errors
+    /// The operating system refuses.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.server.take().map_or(Ok(()), |mut server| server.kill())
     }
 
     /// Stops it if it runs, and starts it on the same store and port.
+    ///
+    /// # Errors
+    /// It does not start, or its port is [`Error::PortTaken`].
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop().await?;
         let started = Instant::now();
@@ -199,85 +213,4 @@ fn private_folder(folder: &Path) -> Result<PathBuf, Error> {
         .create(folder)
         .map_err(cannot())?;
     fs::canonicalize(folder).map_err(cannot())
-}
-
-/// The first server that is new enough; the one named in the options, or those of PATH and of the checkout.
-fn program(options: &Options) -> Result<PathBuf, Error> {
-    if let Some(program) = &options.program {
-        check(program)?;
-        return Ok(program.clone());
-    }
-    let checkout = PathBuf::from(config::CHECKOUT_PROGRAMS);
-    let mut folders = config::search_path();
-    folders.push(checkout.clone());
-    let mut refused = None;
-    for candidate in config::find(&folders, NAME) {
-        match check(&candidate) {
-            Ok(()) => return Ok(candidate),
-            Err(error) => refused = refused.or(Some(error)),
-        }
-    }
-    Err(refused.unwrap_or(Error::NatsServerMissing { checkout }))
-}
-
-fn check(program: &Path) -> Result<(), Error> {
-    let answer = Command::new(program)
-        .arg("--version")
-        .output()
-        .map_err(Error::io(format!("run {} --version", program.display())))?;
-    let answer = String::from_utf8_lossy(&answer.stdout);
-    match Version::parse(&answer) {
-        Some(found) if found >= OLDEST => Ok(()),
-        Some(found) => Err(Error::NatsServerTooOld {
-            program: program.to_owned(),
-            found: found.to_string(),
-            needed: OLDEST.to_string(),
-        }),
-        None => Err(Error::NotNatsServer {
-            program: program.to_owned(),
-            answer: answer.trim().to_owned(),
-        }),
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32, u32);
-
-impl Version {
-    /// Of `nats-server: v2.15.1`; what follows the third number (`-RC.1`) does not count.
-    fn parse(answer: &str) -> Option<Self> {
-        let mut numbers = answer.trim().strip_prefix("nats-server: v")?.splitn(3, '.');
-        let mut next = || {
-            let text = numbers.next()?;
-            text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-        };
-        Some(Self(next()?, next()?, next()?))
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}.{}", self.0, self.1, self.2)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_and_ordered_by_number() {
-        assert_eq!(Version::parse("nats-server: v2.15.1\n"), Some(Version(2, 15, 1)));
-        assert_eq!(Version::parse("nats-server: v2.14.0-RC.2"), Some(Version(2, 14, 0)));
-        assert!(Version(2, 9, 10) < OLDEST && OLDEST <= Version(2, 12, 0) && OLDEST < Version(3, 0, 0));
-        for other in [
-            "",
-            "2.15.1",
-            "nats-server: v",
-            "nats-server: v2.x.1",
-            "nginx version: 1.2.3",
-        ] {
-            assert_eq!(Version::parse(other), None, "{other}");
-        }
-    }
 }
