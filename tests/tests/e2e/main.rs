@@ -1,5 +1,7 @@
 //! The end-to-end tests: the real processes over a real nats-server and a real Postgres, private to each test.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod bad_input;
 mod commands;
 mod crashes;
