@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use crate::event::{Event, instant};
 use crate::id::{AttemptRef, EventKey, ProjectId, WebhookId};
-use crate::{DecodeError, VERSION, check_version, subject, wire};
+use crate::{DecodeError, VERSION, check_version, wire};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,22 +186,11 @@ pub struct DeliveryDeferred {
 }
 
 impl Fact {
-    /// The subject the fact is published on.
-    #[must_use]
-    pub const fn subject(&self) -> &'static str {
-        match self {
-            Self::EventAccepted(_) => subject::ledger::EVENT_ACCEPTED,
-            Self::EventRejected(_) => subject::ledger::EVENT_REJECTED,
-            Self::AttemptFinished(_) => subject::ledger::ATTEMPT_FINISHED,
-            Self::DeliveryDeferred(_) => subject::ledger::DELIVERY_DEFERRED,
-        }
-    }
-
-    /// The entry's bytes.
+    /// The bytes of an entry with this fact. Such bytes one after the other are an entry with all their facts.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        use wire::ledger_entry::Fact as W;
-        let fact = match self {
+        use wire::fact::Kind as W;
+        let kind = match self {
             Self::EventAccepted(fact) => W::EventAccepted(wire::EventAccepted {
                 event: Some(fact.event.to_wire()),
                 owed: fact.owed.iter().map(|id| id.to_wire()).collect(),
@@ -234,20 +223,24 @@ impl Fact {
         };
         wire::LedgerEntry {
             version: VERSION,
-            fact: Some(fact),
+            facts: vec![wire::Fact { kind: Some(kind) }],
         }
         .encode_to_vec()
     }
 
-    /// Reads an entry.
+    /// Reads an entry: its facts, each by itself, so that one nobody can act on does not take the others with it.
     ///
     /// # Errors
-    /// [`DecodeError`] where the bytes are not an entry this release can act on.
-    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        use wire::ledger_entry::Fact as W;
+    /// [`DecodeError`] where the bytes are not an entry this release can read.
+    pub fn decode_all(bytes: Bytes) -> Result<Vec<Result<Self, DecodeError>>, DecodeError> {
         let entry = wire::LedgerEntry::decode(bytes)?;
         check_version(entry.version)?;
-        Ok(match entry.fact.ok_or(DecodeError::Missing("fact"))? {
+        Ok(entry.facts.into_iter().map(Self::from_wire).collect())
+    }
+
+    fn from_wire(fact: wire::Fact) -> Result<Self, DecodeError> {
+        use wire::fact::Kind as W;
+        Ok(match fact.kind.ok_or(DecodeError::Missing("kind"))? {
             W::EventAccepted(fact) => Self::EventAccepted(EventAccepted {
                 event: Event::from_wire(fact.event)?,
                 owed: fact

@@ -25,14 +25,5 @@ pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
     )
 }
 
-/// The kinds of ledger entries; the last part of their subject.
-pub mod ledger {
-    /// `EventAccepted`
-    pub const EVENT_ACCEPTED: &str = "ledger.event-accepted";
-    /// `EventRejected`
-    pub const EVENT_REJECTED: &str = "ledger.event-rejected";
-    /// `AttemptFinished`
-    pub const ATTEMPT_FINISHED: &str = "ledger.attempt-finished";
-    /// `DeliveryDeferred`
-    pub const DELIVERY_DEFERRED: &str = "ledger.delivery-deferred";
-}
+/// What ledger entries are published on.
+pub const LEDGER: &str = "ledger.facts";

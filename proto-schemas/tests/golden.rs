@@ -141,8 +141,27 @@ fn facts() -> Vec<(&'static str, Fact)> {
 fn facts_are_written_and_read_as_before() {
     for (name, fact) in facts() {
         let bytes = golden(name, &fact.encode());
-        assert_eq!(Fact::decode(bytes).unwrap(), fact, "{name}");
+        assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
     }
+}
+
+#[test]
+fn entries_one_after_the_other_are_one_entry() {
+    let (bytes, wanted): (Vec<Vec<u8>>, Vec<_>) =
+        facts().into_iter().map(|(_, fact)| (fact.encode(), Ok(fact))).unzip();
+    assert_eq!(Fact::decode_all(bytes.concat().into()).unwrap(), wanted);
+}
+
+#[test]
+fn a_fact_nobody_can_act_on_leaves_the_others_alone() {
+    let (_, good) = facts().remove(0);
+    let bad = wire::LedgerEntry {
+        version: 1,
+        facts: vec![wire::Fact { kind: None }],
+    }
+    .encode_to_vec();
+    let read = Fact::decode_all([bad, good.encode()].concat().into()).unwrap();
+    assert_eq!(read, [Err(DecodeError::Missing("kind")), Ok(good)]);
 }
 
 #[test]
@@ -214,15 +233,22 @@ fn definitions_are_written_and_read_as_before() {
 
 #[test]
 fn what_a_newer_release_wrote_is_refused_and_says_to_update() {
-    let newer = wire::LedgerEntry { version: 2, fact: None }.encode_to_vec();
-    let error = Fact::decode(newer.into()).unwrap_err();
+    let newer = wire::LedgerEntry {
+        version: 2,
+        facts: Vec::new(),
+    }
+    .encode_to_vec();
+    let error = Fact::decode_all(newer.into()).unwrap_err();
     assert_eq!(error, DecodeError::TooNew { found: 2 });
     assert!(error.to_string().contains("update this service first"));
 }
 
 #[test]
 fn what_means_nothing_is_refused_by_field() {
-    assert_eq!(Fact::decode(Bytes::new()).unwrap_err(), DecodeError::Missing("version"));
+    assert_eq!(
+        Fact::decode_all(Bytes::new()).unwrap_err(),
+        DecodeError::Missing("version")
+    );
     let empty = wire::DeliveryDue {
         version: 1,
         attempt: 1,
@@ -234,7 +260,7 @@ fn what_means_nothing_is_refused_by_field() {
         DecodeError::Missing("event")
     );
     assert!(matches!(
-        Fact::decode(Bytes::from_static(b"\xff\xff")).unwrap_err(),
+        Fact::decode_all(Bytes::from_static(b"\xff\xff")).unwrap_err(),
         DecodeError::Malformed(_)
     ));
 }

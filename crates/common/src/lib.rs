@@ -12,6 +12,7 @@ pub mod definitions;
 pub mod egress;
 pub mod health;
 pub mod http;
+pub mod ledger;
 pub mod model;
 pub mod profile;
 pub mod render;

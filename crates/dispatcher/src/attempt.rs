@@ -16,6 +16,7 @@ use common::clock::Clock;
 use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
+use common::ledger::Ledger;
 use common::render::{Rendered, render};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -58,7 +59,7 @@ pub struct Parts {
 
 /// The stage.
 pub struct Stage {
-    bus: Bus,
+    ledger: Ledger,
     definitions: Arc<Definitions>,
     client: egress::Client,
     clock: Clock,
@@ -103,7 +104,7 @@ impl Stage {
     pub fn new(parts: Parts) -> Self {
         let meter = global::meter("posthaste");
         Self {
-            bus: parts.bus,
+            ledger: Ledger::new(parts.bus),
             definitions: parts.definitions,
             clock: parts.clock,
             lanes: Lanes::new(parts.lanes),
@@ -254,18 +255,11 @@ impl Stage {
     /// Tells the ledger. What has happened cannot be told too late, so this goes on until it is stored, however long
     /// NATS is away; the message is held meanwhile.
     async fn tell(&self, fact: &Fact) -> Verdict {
-        let entry = Bytes::from(fact.encode());
         let mut pause = Duration::from_millis(50);
         loop {
-            let stored = match self
-                .bus
-                .publish(fact.subject(), Default::default(), entry.clone())
-                .await
-            {
-                Ok(storing) => storing.stored().await,
-                Err(error) => Err(error),
+            let Err(error) = self.ledger.tell(fact).await else {
+                return Verdict::Done;
             };
-            let Err(error) = stored else { return Verdict::Done };
             tracing::debug!(%error, "the ledger entry waits for NATS");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::bus::{self, Bus, Message, Verdict};
 use common::definitions::{Definitions, Subscriber};
-use futures::future::try_join_all;
+use common::ledger::{Ledger, NotStored};
+use futures::TryFutureExt as _;
+use futures::future::{try_join, try_join_all};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::WebhookState;
@@ -32,12 +34,22 @@ const MAX_HANDED_OUT: u32 = 20;
 #[derive(Debug)]
 pub struct FanOut {
     bus: Bus,
+    ledger: Ledger,
     definitions: Arc<Definitions>,
     max_event_bytes: usize,
     accepted: Counter<u64>,
     rejected: Counter<u64>,
     owed: Counter<u64>,
     skipped: Counter<u64>,
+}
+
+/// Why a message's consequences are not all durable yet.
+#[derive(Debug, thiserror::Error)]
+enum Unstored {
+    #[error("a delivery was not stored")]
+    Delivery(#[from] bus::Error),
+    #[error(transparent)]
+    Entry(#[from] NotStored),
 }
 
 /// Who gets an event.
@@ -76,6 +88,7 @@ impl FanOut {
         let meter = global::meter("posthaste");
         let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
         Self {
+            ledger: Ledger::new(bus.clone()),
             bus,
             definitions,
             max_event_bytes,
@@ -129,7 +142,7 @@ impl FanOut {
         .unwrap_or_else(|_| Err(poison("checking it ended in a panic; see the log".to_owned())))
     }
 
-    async fn publish(&self, event: &Event, matched: &Matched) -> Result<(), bus::Error> {
+    async fn publish(&self, event: &Event, matched: &Matched) -> Result<(), Unstored> {
         let mut deliveries = Vec::with_capacity(matched.owed.len());
         for webhook in &matched.owed {
             let attempt = AttemptRef {
@@ -155,16 +168,19 @@ impl FanOut {
             owed: matched.owed.clone(),
             skipped: matched.skipped.clone(),
         });
-        let entry = self.tell(&fact).await?;
-        try_join_all(deliveries.into_iter().map(bus::Storing::stored)).await?;
-        entry.stored().await?;
+        let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
+        try_join(
+            stored.map_err(Unstored::from),
+            self.ledger.tell(&fact).map_err(Unstored::from),
+        )
+        .await?;
         self.accepted.add(1, &[]);
         self.owed.add(matched.owed.len() as u64, &[]);
         self.skipped.add(matched.skipped.len() as u64, &[]);
         Ok(())
     }
 
-    async fn reject(&self, message: &Message, rejection: &Rejection) -> Result<(), bus::Error> {
+    async fn reject(&self, message: &Message, rejection: &Rejection) -> Result<(), Unstored> {
         let fact = Fact::EventRejected(EventRejected {
             key: EventKey::of_message(message.stored_at, message.sequence),
             project: subject::parse_event(&message.subject)
@@ -177,16 +193,10 @@ impl FanOut {
             payload_size: message.payload.len() as u64,
             received_at: message.stored_at,
         });
-        self.tell(&fact).await?.stored().await?;
+        self.ledger.tell(&fact).await?;
         tracing::warn!(subject = %message.subject, reason = rejection.reason.as_str(), detail = rejection.detail, "event rejected");
         self.rejected
             .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);
         Ok(())
-    }
-
-    async fn tell(&self, fact: &Fact) -> Result<bus::Storing, bus::Error> {
-        self.bus
-            .publish(fact.subject(), Default::default(), fact.encode())
-            .await
     }
 }

@@ -46,7 +46,7 @@ use self::release::Releaser;
 use self::rescue::Rescuer;
 
 /// Ledger entries held at once: one batch being written, and the next.
-const MAX_HELD: usize = 2 * BATCH;
+const MAX_HELD: usize = BATCH;
 
 /// How long to wait, once told to stop, for the batch being written: a transaction's statements each have 5 s.
 const DRAIN: Duration = Duration::from_secs(15);

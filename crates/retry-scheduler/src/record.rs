@@ -42,13 +42,16 @@ use crate::next_step::{self, NextStep, later};
 use crate::partitions::Partitions;
 use crate::patience::{Patience, Stopped, chain};
 
-/// Most entries of one transaction: beyond it, a row gets no cheaper.
-pub const BATCH: usize = 1000;
+/// Most facts of one transaction: beyond it, a row gets no cheaper.
+const FACTS: usize = 1000;
+
+/// Most ledger entries of one batch. Each has one fact or, from a busy process, a hundred.
+pub const BATCH: usize = 500;
 
 /// How long to wait for more entries after the first: what a quiet system's log is behind by.
 pub const LINGER: Duration = Duration::from_millis(20);
 
-/// Most bytes of entries in one transaction, as far as one entry fits: keeps a statement of large payloads well under
+/// Most bytes of facts in one transaction, as far as one entry fits: keeps a statement of large payloads well under
 /// the statement timeout.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -74,11 +77,13 @@ pub struct Recorder {
     pub metrics: Metrics,
 }
 
-/// An entry that could be read.
+/// A fact that could be read, and the message it came in.
 #[derive(Debug)]
 struct Entry {
     message: Message,
     fact: Fact,
+    /// Its share of the message, in bytes.
+    bytes: usize,
 }
 
 impl Recorder {
@@ -93,9 +98,23 @@ impl Recorder {
     async fn record_all(&self, messages: Vec<Message>) -> Result<(), Stopped> {
         let mut entries = Vec::with_capacity(messages.len());
         for message in messages {
-            match Fact::decode(message.payload.clone()) {
-                Ok(fact) => entries.push(Entry { message, fact }),
-                Err(error) => self.poison(&message, None, &error.to_string()).await?,
+            let facts = match Fact::decode_all(message.payload.clone()) {
+                Ok(facts) => facts,
+                Err(error) => {
+                    self.poison(&message, None, &error.to_string()).await?;
+                    continue;
+                }
+            };
+            let bytes = message.payload.len() / facts.len().max(1);
+            for fact in facts {
+                match fact {
+                    Ok(fact) => entries.push(Entry {
+                        message: message.clone(),
+                        fact,
+                        bytes,
+                    }),
+                    Err(error) => self.poison(&message, None, &error.to_string()).await?,
+                }
             }
         }
         let mut parts = parts(&entries);
@@ -224,13 +243,13 @@ impl Recorder {
 
 /// Cuts a batch into what one transaction takes; the first part comes last, to be popped.
 fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
-    let mut bytes = entries.first().map_or(0, |first| first.message.payload.len());
+    let (mut facts, mut bytes) = (1, entries.first().map_or(0, |first| first.bytes));
     let mut parts: Vec<&[Entry]> = entries
         .chunk_by(|_, next| {
-            bytes += next.message.payload.len();
-            let fits = bytes <= BATCH_BYTES;
+            (facts, bytes) = (facts + 1, bytes + next.bytes);
+            let fits = facts <= FACTS && bytes <= BATCH_BYTES;
             if !fits {
-                bytes = next.message.payload.len();
+                (facts, bytes) = (1, next.bytes);
             }
             fits
         })

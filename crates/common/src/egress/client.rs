@@ -22,8 +22,9 @@ pub const HEADERS_KEPT_MAX: usize = 16 * 1024;
 
 /// Name look-up, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Enough for a lane's requests in flight and a burst.
-const IDLE_PER_HOST_MAX: usize = 32;
+/// One host may serve many webhooks, each with a lane of its own; closing what the next request needs costs more than
+/// keeping it for [`IDLE_TIMEOUT`].
+const IDLE_PER_HOST_MAX: usize = 256;
 /// Receivers commonly close after 60 s or more; giving up earlier avoids sending into a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP2_HEADER_LIST_MAX: u32 = 16 * 1024;

@@ -37,6 +37,10 @@ use crate::health::{self, Health};
 use crate::http::server::{self, Limits};
 use crate::telemetry;
 
+/// Every program of ours allocates through this: a delivery makes dozens of small, short-lived pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One service.
 pub trait Service: Sized + Send + 'static {
     /// Its name: of its program, its subcommand, its logs and its metrics.

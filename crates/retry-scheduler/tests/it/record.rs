@@ -380,7 +380,7 @@ async fn an_entry_nobody_can_read_is_set_aside_and_the_rest_recorded() {
     let good = accepted(key(1), &[webhook(1)]);
     let batch = vec![
         message("ledger.event-accepted", &b"\xff\xff not protobuf"[..], 1),
-        message(good.subject(), good.encode(), 2),
+        message(proto_schemas::subject::LEDGER, good.encode(), 2),
     ];
     assert_eq!(ledger.recorder.record(batch.clone()).await, Verdict::Done);
     assert_eq!(ledger.recorder.record(batch).await, Verdict::Done, "and again");

@@ -294,7 +294,7 @@ async fn a_new_process_releases_nothing_before_the_ledger_is_on_record() {
     ledger.clock.advance(Duration::from_secs(10));
     // The process before published the release, and died; the attempt was made, and Postgres was away.
     let news = delivered(AttemptRef { release: 1, ..attempt });
-    bus.publish(news.subject(), Default::default(), news.encode())
+    bus.publish(proto_schemas::subject::LEDGER, Default::default(), news.encode())
         .await
         .unwrap()
         .stored()

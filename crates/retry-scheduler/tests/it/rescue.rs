@@ -102,7 +102,7 @@ async fn a_delivery_whose_news_waits_in_the_ledger_is_not_lost() {
     lose(&bus, DELIVERIES).await;
     ledger.clock.advance(RESCUE_AFTER);
     let news = delivered(released);
-    bus.publish(news.subject(), Default::default(), news.encode())
+    bus.publish(proto_schemas::subject::LEDGER, Default::default(), news.encode())
         .await
         .unwrap()
         .stored()

@@ -33,7 +33,7 @@ async fn it_records_retries_and_stops_when_told() {
     let mut attempt = finished(first(1, webhook(1)), Outcome::Failed);
     attempt.ladder = vec![Duration::ZERO; 2];
     for fact in [Fact::AttemptFinished(attempt), accepted(key(1), &[webhook(1)])] {
-        bus.publish(fact.subject(), Default::default(), fact.encode())
+        bus.publish(proto_schemas::subject::LEDGER, Default::default(), fact.encode())
             .await
             .unwrap()
             .stored()

@@ -246,7 +246,7 @@ impl Ledger {
 pub(crate) fn messages(facts: &[Fact]) -> Vec<Message> {
     let numbered = facts.iter().zip(1..);
     numbered
-        .map(|(fact, sequence)| message(fact.subject(), fact.encode(), sequence))
+        .map(|(fact, sequence)| message(proto_schemas::subject::LEDGER, fact.encode(), sequence))
         .collect()
 }
 
