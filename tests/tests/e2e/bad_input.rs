@@ -5,6 +5,8 @@ use std::process::Command;
 use posthaste_tests::{Cluster, Producer, Receiver, eventually, program};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn a_bad_event_on_nats_is_recorded_with_its_reason_and_blocks_nothing() {
@@ -234,6 +236,35 @@ fn refusal(arguments: &[&str], env: &[(&str, &str)]) -> String {
         .unwrap();
     assert!(!output.status.success(), "{arguments:?} should have been refused");
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+/// Greets like a nats-server of this version, and answers pings; enough for a client to connect.
+async fn greet_as_nats(version: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (read, mut write) = stream.into_split();
+            let info = json!({ "server_id": "old", "version": version, "proto": 1, "max_payload": 1_048_576, "headers": true });
+            if write.write_all(format!("INFO {info}\r\n").as_bytes()).await.is_err() {
+                continue;
+            }
+            let mut lines = BufReader::new(read).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line == "PING" && write.write_all(b"PONG\r\n").await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_is_too_old_is_refused_with_the_version_that_is_needed() {
+    let url = greet_as_nats("2.9.10").await;
+    let said = refusal(&["ingest", "--listen", "127.0.0.1:0"], &[("NATS_URL", &url)]);
+    assert!(said.contains("2.9.10") && said.contains("2.12"), "{said}");
 }
 
 #[tokio::test]

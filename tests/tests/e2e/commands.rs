@@ -19,6 +19,16 @@ async fn every_service_explains_itself() {
             assert!(help.contains(word), "{}: {word} is not in\n{help}", role.name());
         }
     }
+    // Each is a program of its own name, too.
+    for role in Role::ALL {
+        let own = program().unwrap().with_file_name(role.name());
+        let output = Command::new(&own)
+            .arg("--help")
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {error}", own.display()));
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && help.contains("--listen"), "{help}");
+    }
     let output = Command::new(program().unwrap()).arg("--help").output().unwrap();
     let help = String::from_utf8_lossy(&output.stdout);
     assert!(

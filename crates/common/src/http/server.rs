@@ -200,7 +200,7 @@ where
     ) -> Result<Response<Answer>, Infallible> {
         let open = activity.request();
         let begun = Instant::now();
-        let mut request = request.map(Body::new);
+        let (mut request, unread) = unread::watch(request);
         let id = self.ids.of(request.headers());
         request.extensions_mut().insert(id.clone());
         let method = name(request.method());
@@ -219,6 +219,7 @@ where
 
         let mut response = problem::answered(response, id.as_str(), method, uri.path());
         response.headers_mut().insert(request_id::HEADER, id.header());
+        unread.announce(&mut response);
         let status = response.status().as_u16();
         span.record("http.response.status_code", status);
         self.seconds.record(
@@ -254,6 +255,8 @@ fn name(method: &Method) -> &'static str {
         _ => "_OTHER",
     }
 }
+
+mod unread;
 
 #[cfg(test)]
 mod tests;

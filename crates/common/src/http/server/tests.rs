@@ -337,3 +337,23 @@ async fn requests_are_counted_by_method_and_status() {
         r#"http_server_request_duration_seconds_count{http_request_method="_OTHER",http_response_status_code="405""#;
     assert!(text.contains(counted), "{text}");
 }
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
+    let app = Router::new().route("/", post(async |_: crate::http::Body| "ok"));
+    let server = start(app.layer(axum::extract::DefaultBodyLimit::max(8)), Limits::default()).await;
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+    let answer = server.say(&format!("{head}{}", "x".repeat(100_000))).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        ok(&mut stream).await;
+    }
+    server.stop().await;
+}
