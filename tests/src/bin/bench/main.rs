@@ -78,6 +78,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let mut quick = Vec::new();
     for i in 0..args.webhooks {
         let hook = cluster
+            .admin
             .create_webhook(
                 "bench",
                 &format!("quick-{i}"),
@@ -88,6 +89,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         quick.push(hook["id"].as_str().context("no id")?.to_owned());
     }
 
+    cluster.definitions_in_force().await?;
     if args.wants("saturation") {
         println!(
             "\nsaturation: {} webhooks, {} B events, {window:?}",
@@ -160,6 +162,7 @@ async fn isolation(cluster: &Cluster, load: &Load, sink: &Sink, window: Duration
     for i in 0..WEBHOOKS {
         let to = if i < SLOW { "slow" } else { "other" };
         cluster
+            .admin
             .create_webhook(
                 "bench",
                 &format!("isolated-{i}"),
