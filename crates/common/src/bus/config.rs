@@ -96,7 +96,8 @@ impl Config {
                 async move {
                     match event {
                         async_nats::Event::Connected => drop(connected.send_replace(true)),
-                        async_nats::Event::Disconnected | async_nats::Event::Closed => {
+                        async_nats::Event::Closed => drop(connected.send_replace(false)),
+                        async_nats::Event::Disconnected => {
                             connected.send_replace(false);
                             tracing::warn!("lost the connection to NATS; reconnecting");
                         }

@@ -56,8 +56,8 @@ pub enum Error {
     /// The server runs without JetStream, or this account may not use it.
     #[error("JetStream does not answer: start nats-server with --jetstream, and allow it for this account")]
     NoJetStream(#[source] jetstream::context::RequestError),
-    /// A stream, consumer or bucket could not be made or read.
-    #[error("{what} could not be set up")]
+    /// A stream, consumer or bucket could not be made, read or written.
+    #[error("{what}: JetStream did not do what was asked")]
     SetUp {
         /// Which.
         what: String,
