@@ -21,13 +21,12 @@ build: setup ## Build every program, into target/debug
 
 .PHONY: demo
 demo: setup ## Build, and tell the whole story on this terminal
-	$(CARGO) build --locked --package posthaste
+	$(CARGO) build --locked --workspace --bin posthaste
 	@$(PYTHON) deploy/local/demo.py $(TARGET)/debug/posthaste
 
-# The end-to-end tests run the program, and build it where it is not built.
+# The end-to-end tests run the programs, and refuse those that are older than the sources.
 .PHONY: test
-test: setup ## Run all tests
-	$(CARGO) build --locked --package posthaste
+test: build ## Run all tests
 	$(CARGO) test --locked --workspace
 
 .PHONY: lint

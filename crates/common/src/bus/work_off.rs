@@ -266,23 +266,25 @@ impl Puller {
                 return;
             }
         }
-        self.reserved.push(first);
-        while self.reserved.len() < PULL_BATCH
+        let mut permits = vec![first];
+        while permits.len() < PULL_BATCH
             && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
         {
-            self.reserved.push(permit);
+            permits.push(permit);
         }
         let request = BatchConfig {
-            batch: self.reserved.len(),
+            batch: permits.len(),
             expires: Some(PULL_EXPIRES),
             ..BatchConfig::default()
         };
-        self.answer_by = Instant::now() + PULL_EXPIRES + PULL_GRACE;
         if let Err(error) = self.consumer.request_batch(request, self.inbox.clone()).await {
             tracing::warn!(%error, "could not ask NATS for messages; trying again");
-            self.reserved.clear();
             self.refused = true;
+            return;
         }
+        // Only now: were this future dropped before, nothing would have been asked for.
+        self.reserved = permits;
+        self.answer_by = Instant::now() + PULL_EXPIRES + PULL_GRACE;
     }
 
     /// A status message ends the one open request.
