@@ -47,6 +47,8 @@ impl Role {
 pub struct Setup {
     /// Further environment variables of every service.
     pub env: Vec<(&'static str, String)>,
+    /// Whether Postgres waits for the disk, as it does in production; a test's data need not survive a power cut.
+    pub durable: bool,
 }
 
 /// A running cluster; gone when it is dropped.
@@ -87,7 +89,11 @@ impl Cluster {
     pub async fn start_with(setup: Setup) -> anyhow::Result<Self> {
         let folder = Folder::temporary()?;
         let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default()).await?;
-        let postgres = Postgres::start(&folder.path().join("postgres"), &postgres::Options::default()).await?;
+        let options = postgres::Options {
+            durable: setup.durable,
+            ..postgres::Options::default()
+        };
+        let postgres = Postgres::start(&folder.path().join("postgres"), &options).await?;
         let key = common::crypto::generate_key();
         let mut env = vec![
             ("NATS_URL", nats.url()),

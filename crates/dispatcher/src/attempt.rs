@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::classify;
-use crate::lanes::{Admission, Lanes, Limits, Turn};
+use crate::lanes::{Admission, Lanes, Limits};
 use crate::request::{Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
@@ -149,14 +149,20 @@ impl Stage {
                 };
                 match admission {
                     Admission::Parked(wait) => self.defer(&due, "the webhook's lane is full", wait),
-                    Admission::Turn(turn) => self.attempt(&due, handed_out, &webhook, turn).await,
+                    Admission::Turn(turn) => {
+                        let fact = self.attempt(&due, handed_out, &webhook).await;
+                        let verdict = self.tell(&fact).await;
+                        // Kept until the ledger has it, so that a crash repeats no more than the lane has room for.
+                        drop(turn);
+                        return verdict;
+                    }
                 }
             }
         };
         self.tell(&fact).await
     }
 
-    async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>, turn: Turn) -> Fact {
+    async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
         let rendered = render(&due.event, &webhook.body, &webhook.project_name);
         let made = match self.requests.prepare(webhook) {
             Ok(prepared) => self.send(due, &prepared, &rendered).await,
@@ -169,7 +175,6 @@ impl Stage {
             )),
             Err(error) => Err(error),
         };
-        drop(turn);
         match made {
             Ok(made) => self.finish(due, handed_out, Some((webhook, &rendered.body)), made),
             Err(error) => {

@@ -9,8 +9,8 @@ use serde_json::json;
 
 const EVENTS: usize = 2_000;
 const KILLS: usize = 3;
-/// Requests under way at once: one webhook's lane.
-const IN_FLIGHT: usize = 10;
+/// In flight at once: one webhook's lane, and as many again whose ack was still in the process when it was killed.
+const IN_FLIGHT: usize = 2 * 10;
 
 struct Run {
     cluster: Cluster,

@@ -59,10 +59,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", report::machine());
     println!("starting nats-server, Postgres and the four services …");
     let sink = Sink::start().await?;
-    let cluster = Cluster::start_with(Setup {
-        env: vec![("POSTHASTE_LOG", "warn".to_owned())],
-    })
-    .await?;
+    let env = vec![("POSTHASTE_LOG", "warn".to_owned())];
+    let cluster = Cluster::start_with(Setup { env, durable: true }).await?;
     let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
     let api = &cluster.admin;
     api.create_project("bench").await?;
