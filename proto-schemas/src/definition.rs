@@ -1,5 +1,6 @@
 //! Definitions, as config-api publishes them and ingest and dispatcher hold them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,106 @@ pub struct Project {
     pub name: String,
     /// Gone; kept so that a late message is refused for the right reason.
     pub deleted: bool,
+    /// What is done with an event that its type's schema refuses.
+    pub schema_check: SchemaCheck,
+    /// The catalogue whose event types are this project's.
+    pub catalogue: Option<String>,
+    /// Attributes of an event that its producer did not give: name and expression over the event.
+    pub event_attributes: Vec<Expression>,
+}
+
+/// What is done with an event that its type's schema refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SchemaCheck {
+    /// Schemas are not looked at.
+    #[default]
+    Off,
+    /// It is accepted; what is wrong is kept with the event.
+    Warn,
+    /// It is refused.
+    Reject,
+}
+
+impl SchemaCheck {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Reject => "reject",
+        }
+    }
+
+    // Off is what nothing said means, so no `wire_enum`.
+    const fn to_wire(self) -> wire::SchemaCheck {
+        match self {
+            Self::Off => wire::SchemaCheck::Unspecified,
+            Self::Warn => wire::SchemaCheck::Warn,
+            Self::Reject => wire::SchemaCheck::Reject,
+        }
+    }
+
+    fn from_wire(value: i32) -> Result<Self, DecodeError> {
+        match wire::SchemaCheck::try_from(value) {
+            Ok(wire::SchemaCheck::Unspecified) => Ok(Self::Off),
+            Ok(wire::SchemaCheck::Warn) => Ok(Self::Warn),
+            Ok(wire::SchemaCheck::Reject) => Ok(Self::Reject),
+            Err(_) => Err(DecodeError::Invalid {
+                field: "schema_check",
+                found: value.to_string(),
+            }),
+        }
+    }
+}
+
+/// A name and the template expression it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expression {
+    /// What it is known by: an attribute's name, or the text of a placeholder.
+    pub name: String,
+    /// The expression, without braces.
+    pub expression: String,
+}
+
+impl Expression {
+    fn to_wire(&self) -> wire::Expression {
+        wire::Expression {
+            name: self.name.clone(),
+            expression: self.expression.clone(),
+        }
+    }
+}
+
+impl From<wire::Expression> for Expression {
+    fn from(wire: wire::Expression) -> Self {
+        Self {
+            name: wire.name,
+            expression: wire.expression,
+        }
+    }
+}
+
+/// An event type's schemas: a project's own type, or a catalogue's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventType {
+    /// The type.
+    pub name: String,
+    /// In the order they were made; the last one that is not deprecated is meant where an event names none.
+    pub versions: Vec<EventTypeVersion>,
+    /// Gone.
+    pub deleted: bool,
+}
+
+/// One version of an event type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTypeVersion {
+    /// What it is called.
+    pub version: String,
+    /// JSON Schema as text; empty where anything is allowed.
+    pub schema: String,
+    /// Events should no longer be made of it.
+    pub deprecated: bool,
 }
 
 /// What a bearer of the token may do. The bucket's key is the token's SHA-256; the token itself is nowhere.
@@ -70,6 +171,31 @@ pub struct Webhook {
     pub signature: Signature,
     /// Whether a 3xx answer counts as delivered.
     pub redirect_is_success: bool,
+    /// An event is wanted only if it has each of these attributes with this value.
+    pub attributes: BTreeMap<String, String>,
+    /// A filter on the event, as JSON text.
+    pub filter: Option<String>,
+    /// Texts that stand in url and headers for what their expressions give for the event.
+    pub placeholders: Vec<Expression>,
+    /// The profile's options that are on.
+    pub options: Vec<String>,
+    /// Requests under way at once; `None`: the dispatcher's default.
+    pub max_in_flight: Option<u32>,
+    /// How many requests may begin in a window of time; `None`: as many as the lane takes.
+    pub rate_limit: Option<RateLimit>,
+    /// While paused, deliveries are kept rather than skipped.
+    pub hold_while_paused: bool,
+    /// Failed attempts in a row after which the webhook has failed; `None`: never.
+    pub fail_after: Option<u32>,
+}
+
+/// At most `requests` in each `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many, at least 1.
+    pub requests: u32,
+    /// In which time; to the millisecond, at least one.
+    pub window: Duration,
 }
 
 /// Who moves a webhook: the user creates it active, or pending where its URL is checked first (the check activates it);
@@ -129,6 +255,12 @@ pub enum Body {
     Flat,
     /// The payload as it came.
     Raw,
+    /// JSON text whose strings are template expressions.
+    Template(String),
+    /// The payload as Base64 text.
+    Base64,
+    /// A CloudEvents 1.0 document in JSON (structured mode).
+    CloudEvents,
 }
 
 /// Where an envelope's member comes from.
@@ -164,6 +296,9 @@ impl Project {
             project_id: self.id.to_wire(),
             name: self.name.clone(),
             deleted: self.deleted,
+            schema_check: self.schema_check.to_wire().into(),
+            catalogue: self.catalogue.clone().unwrap_or_default(),
+            event_attributes: self.event_attributes.iter().map(Expression::to_wire).collect(),
         }
         .encode_to_vec()
     }
@@ -178,6 +313,58 @@ impl Project {
         Ok(Self {
             id: ProjectId::from_wire("project_id", &wire.project_id)?,
             name: wire.name,
+            deleted: wire.deleted,
+            schema_check: SchemaCheck::from_wire(wire.schema_check)?,
+            catalogue: text(wire.catalogue),
+            event_attributes: wire.event_attributes.into_iter().map(Expression::from).collect(),
+        })
+    }
+}
+
+/// A text that says nothing when it is empty.
+fn text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl EventType {
+    /// The definition's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        wire::EventTypeDefinition {
+            version: VERSION,
+            name: self.name.clone(),
+            versions: self
+                .versions
+                .iter()
+                .map(|version| wire::EventTypeVersion {
+                    version: version.version.clone(),
+                    schema: version.schema.clone(),
+                    deprecated: version.deprecated,
+                })
+                .collect(),
+            deleted: self.deleted,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not a definition this release can act on.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let wire = wire::EventTypeDefinition::decode(bytes)?;
+        check_version(wire.version)?;
+        Ok(Self {
+            name: text(wire.name).ok_or(DecodeError::Missing("name"))?,
+            versions: wire
+                .versions
+                .into_iter()
+                .map(|version| EventTypeVersion {
+                    version: version.version,
+                    schema: version.schema,
+                    deprecated: version.deprecated,
+                })
+                .collect(),
             deleted: wire.deleted,
         })
     }
@@ -223,6 +410,10 @@ impl Webhook {
     /// The definition's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.to_wire().encode_to_vec()
+    }
+
+    pub(crate) fn to_wire(&self) -> wire::WebhookDefinition {
         use wire::body_definition::Kind;
         use wire::header_definition::Content;
         let kind = match &self.body {
@@ -237,6 +428,11 @@ impl Webhook {
             }),
             Body::Flat => Kind::Flat(wire::FlatBody {}),
             Body::Raw => Kind::Raw(wire::RawBody {}),
+            Body::Template(template) => Kind::Template(wire::TemplateBody {
+                template: template.clone(),
+            }),
+            Body::Base64 => Kind::Base64(wire::Base64Body {}),
+            Body::CloudEvents => Kind::Cloudevents(wire::CloudEventsBody {}),
         };
         wire::WebhookDefinition {
             version: VERSION,
@@ -269,8 +465,18 @@ impl Webhook {
                 body_hmac_header: self.signature.body_hmac_header.clone().unwrap_or_default(),
             }),
             redirect_is_success: self.redirect_is_success,
+            attributes: self.attributes.clone(),
+            filter: self.filter.clone().unwrap_or_default(),
+            placeholders: self.placeholders.iter().map(Expression::to_wire).collect(),
+            options: self.options.clone(),
+            max_in_flight: self.max_in_flight.unwrap_or_default(),
+            rate_limit: self.rate_limit.map(|limit| wire::RateLimit {
+                requests: limit.requests,
+                window_ms: u32::try_from(limit.window.as_millis()).unwrap_or(u32::MAX),
+            }),
+            hold_while_paused: self.hold_while_paused,
+            fail_after: self.fail_after.unwrap_or_default(),
         }
-        .encode_to_vec()
     }
 
     /// Reads a definition.
@@ -278,9 +484,12 @@ impl Webhook {
     /// # Errors
     /// [`DecodeError`] where the bytes are not a definition this release can act on.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        Self::from_wire(wire::WebhookDefinition::decode(bytes)?)
+    }
+
+    pub(crate) fn from_wire(wire: wire::WebhookDefinition) -> Result<Self, DecodeError> {
         use wire::body_definition::Kind;
         use wire::header_definition::Content;
-        let wire = wire::WebhookDefinition::decode(bytes)?;
         check_version(wire.version)?;
         if wire.ladder_ms.is_empty() {
             return Err(DecodeError::Missing("ladder_ms"));
@@ -300,6 +509,9 @@ impl Webhook {
             ),
             Kind::Flat(wire::FlatBody {}) => Body::Flat,
             Kind::Raw(wire::RawBody {}) => Body::Raw,
+            Kind::Template(template) => Body::Template(template.template),
+            Kind::Base64(wire::Base64Body {}) => Body::Base64,
+            Kind::Cloudevents(wire::CloudEventsBody {}) => Body::CloudEvents,
         };
         Ok(Self {
             id: WebhookId::from_wire("webhook_id", &wire.webhook_id)?,
@@ -333,6 +545,20 @@ impl Webhook {
                 body_hmac_header: (!signature.body_hmac_header.is_empty()).then_some(signature.body_hmac_header),
             },
             redirect_is_success: wire.redirect_is_success,
+            attributes: wire.attributes,
+            filter: text(wire.filter),
+            placeholders: wire.placeholders.into_iter().map(Expression::from).collect(),
+            options: wire.options,
+            max_in_flight: (wire.max_in_flight > 0).then_some(wire.max_in_flight),
+            rate_limit: wire
+                .rate_limit
+                .filter(|limit| limit.requests > 0 && limit.window_ms > 0)
+                .map(|limit| RateLimit {
+                    requests: limit.requests,
+                    window: Duration::from_millis(limit.window_ms.into()),
+                }),
+            hold_while_paused: wire.hold_while_paused,
+            fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
         })
     }
 }

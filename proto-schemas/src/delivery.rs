@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 
+use crate::definition::Webhook;
 use crate::event::Event;
 use crate::id::{AttemptRef, WebhookId};
 use crate::{DecodeError, VERSION, check_version, wire};
@@ -19,7 +20,40 @@ pub struct DeliveryDue {
     pub attempt: u32,
     /// 0 straight from ingest, then counted by retry-scheduler.
     pub release: u32,
+    /// Set where the request is made to try the webhook.
+    pub trial: Option<Trial>,
 }
+
+/// A request made to try a webhook: it is made once and changes no state of the webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// What is tried.
+    pub kind: TrialKind,
+    /// The definition to try; `None`: the webhook's as it stands. Its ids are those of the duty.
+    pub webhook: Option<Box<Webhook>>,
+}
+
+/// What a request is to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialKind {
+    /// A test: the event is delivered as any other would be.
+    Test,
+    /// An endpoint check: a GET without a body, which has to be answered with 200.
+    Check,
+}
+
+impl TrialKind {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Check => "check",
+        }
+    }
+}
+
+crate::wire_enum!(TrialKind, "trial", { Test, Check });
 
 impl DeliveryDue {
     /// Identifies the attempt.
@@ -38,12 +72,16 @@ impl DeliveryDue {
     /// The message's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_parts(&self.event, self.attempt_ref())
+        Self::wire_parts(&self.event, self.attempt_ref(), self.trial.as_ref()).encode_to_vec()
     }
 
     /// The message's bytes, without having to own the event; fan-out makes many from one.
     #[must_use]
     pub fn encode_parts(event: &Event, attempt: AttemptRef) -> Vec<u8> {
+        Self::wire_parts(event, attempt, None).encode_to_vec()
+    }
+
+    fn wire_parts(event: &Event, attempt: AttemptRef, trial: Option<&Trial>) -> wire::DeliveryDue {
         wire::DeliveryDue {
             version: VERSION,
             event: Some(event.to_wire()),
@@ -51,8 +89,11 @@ impl DeliveryDue {
             run: attempt.run,
             attempt: attempt.attempt,
             release: attempt.release,
+            trial: trial.map(|trial| wire::Trial {
+                kind: wire::TrialKind::from(trial.kind).into(),
+                webhook: trial.webhook.as_ref().map(|webhook| webhook.to_wire()),
+            }),
         }
-        .encode_to_vec()
     }
 
     /// Reads a message.
@@ -71,6 +112,15 @@ impl DeliveryDue {
             run: wire.run,
             attempt: wire.attempt,
             release: wire.release,
+            trial: wire
+                .trial
+                .map(|trial| {
+                    Ok::<_, DecodeError>(Trial {
+                        kind: TrialKind::from_wire(trial.kind)?,
+                        webhook: trial.webhook.map(Webhook::from_wire).transpose()?.map(Box::new),
+                    })
+                })
+                .transpose()?,
         })
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message as _;
 
+use crate::delivery::TrialKind;
 use crate::event::{Event, instant};
 use crate::id::{AttemptRef, EventKey, ProjectId, WebhookId};
 use crate::{DecodeError, VERSION, check_version, wire};
@@ -32,6 +33,8 @@ pub struct EventAccepted {
     pub owed: Vec<WebhookId>,
     /// The webhooks that match the event's type and get no delivery.
     pub skipped: Vec<(WebhookId, SkipReason)>,
+    /// What the type's schema has against the event, where the project has such events accepted.
+    pub warnings: Vec<String>,
 }
 
 /// Why a webhook that matches an event's type gets no delivery of it.
@@ -118,6 +121,10 @@ pub struct AttemptFinished {
     pub handed_out: u32,
     /// The delays before each attempt, as the definition had them when the request was made.
     pub ladder: Vec<Duration>,
+    /// Failed attempts in a row after which the webhook has failed, as its definition said then; `None`: never.
+    pub fail_after: Option<u32>,
+    /// Set where the request was made to try the webhook.
+    pub trial: Option<TrialKind>,
 }
 
 /// What an attempt came to.
@@ -202,6 +209,7 @@ impl Fact {
                         reason: wire::SkipReason::from(*reason).into(),
                     })
                     .collect(),
+                warnings: fact.warnings.clone(),
             }),
             Self::EventRejected(fact) => W::EventRejected(wire::EventRejected {
                 key: fact.key.to_wire(),
@@ -258,6 +266,7 @@ impl Fact {
                         ))
                     })
                     .collect::<Result<_, DecodeError>>()?,
+                warnings: fact.warnings,
             }),
             W::EventRejected(fact) => Self::EventRejected(EventRejected {
                 key: EventKey::from_wire("key", &fact.key)?,
@@ -313,6 +322,11 @@ impl AttemptFinished {
             request_sha256: self.request_sha256.clone(),
             handed_out: self.handed_out,
             ladder_ms: self.ladder.iter().copied().map(millis).collect(),
+            fail_after: self.fail_after.unwrap_or_default(),
+            trial: self
+                .trial
+                .map_or(wire::TrialKind::Unspecified, wire::TrialKind::from)
+                .into(),
         }
     }
 
@@ -345,6 +359,8 @@ impl AttemptFinished {
             request_sha256: wire.request_sha256,
             handed_out: wire.handed_out,
             ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
+            fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
+            trial: TrialKind::known(wire.trial)?,
         })
     }
 }

@@ -20,7 +20,7 @@ macro_rules! wire_enum {
 
         impl $checked {
             /// `None` where nothing was said.
-            fn known(value: i32) -> Result<Option<Self>, crate::DecodeError> {
+            pub(crate) fn known(value: i32) -> Result<Option<Self>, crate::DecodeError> {
                 match crate::wire::$checked::try_from(value) {
                     Ok(crate::wire::$checked::Unspecified) => Ok(None),
                     $(Ok(crate::wire::$checked::$variant) => Ok(Some(Self::$variant)),)+
@@ -29,7 +29,7 @@ macro_rules! wire_enum {
             }
 
             #[allow(dead_code, reason = "an optional enumeration is read with `known`")]
-            fn from_wire(value: i32) -> Result<Self, crate::DecodeError> {
+            pub(crate) fn from_wire(value: i32) -> Result<Self, crate::DecodeError> {
                 Self::known(value)?.ok_or(crate::DecodeError::Missing($field))
             }
         }

@@ -57,6 +57,10 @@ pub mod config_key {
         Token(String),
         /// A webhook's definition.
         Webhook(ProjectId, WebhookId),
+        /// The schemas of a project's own event type.
+        EventType(ProjectId, String),
+        /// The schemas of a catalogue's event type: catalogue and type.
+        CatalogueType(String, String),
     }
 
     impl Key {
@@ -67,6 +71,8 @@ pub mod config_key {
                 Self::Project(project) => format!("project.{project}"),
                 Self::Token(hash) => format!("token.{hash}"),
                 Self::Webhook(project, webhook) => format!("webhook.{project}.{webhook}"),
+                Self::EventType(project, name) => format!("type.{project}.{name}"),
+                Self::CatalogueType(catalogue, name) => format!("catalogue.{catalogue}.{name}"),
             }
         }
 
@@ -83,6 +89,14 @@ pub mod config_key {
                         ProjectId::from_str(project).ok()?,
                         WebhookId::from_str(webhook).ok()?,
                     ))
+                }
+                "type" => {
+                    let (project, name) = rest.split_once('.')?;
+                    Some(Self::EventType(ProjectId::from_str(project).ok()?, name.to_owned()))
+                }
+                "catalogue" => {
+                    let (catalogue, name) = rest.split_once('.')?;
+                    Some(Self::CatalogueType(catalogue.to_owned(), name.to_owned()))
                 }
                 _ => None,
             }

@@ -11,14 +11,16 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message as _;
 use proto_schemas::definition::{
-    Body, EnvelopeSource, Header, HeaderValue, Project, Signature, Token, Webhook, WebhookState,
+    Body, EnvelopeSource, EventType, EventTypeVersion, Expression, Header, HeaderValue, Project, RateLimit,
+    SchemaCheck, Signature, Token, Webhook, WebhookState,
 };
-use proto_schemas::delivery::DeliveryDue;
+use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
 use proto_schemas::ledger::{
     AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome, SkipReason,
 };
+use proto_schemas::stream::config_key::Key;
 use proto_schemas::{DecodeError, wire};
 use uuid::Uuid;
 
@@ -88,6 +90,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 event: event(),
                 owed: vec![webhook()],
                 skipped: vec![(WebhookId::from_uuid(Uuid::from_u128(3)), SkipReason::Paused)],
+                warnings: Vec::new(),
             }),
         ),
         (
@@ -123,6 +126,8 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 request_sha256: Bytes::from_static(&[7; 32]),
                 handed_out: 1,
                 ladder: vec![Duration::ZERO, Duration::from_secs(60)],
+                fail_after: None,
+                trial: None,
             }),
         ),
         (
@@ -172,6 +177,7 @@ fn a_delivery_is_written_and_read_as_before() {
         run: 1,
         attempt: 2,
         release: 3,
+        trial: None,
     };
     let bytes = golden("delivery_due", &due.encode());
     assert_eq!(DeliveryDue::decode(bytes).unwrap(), due);
@@ -183,6 +189,9 @@ fn definitions_are_written_and_read_as_before() {
         id: project(),
         name: "acme".into(),
         deleted: false,
+        schema_check: SchemaCheck::Off,
+        catalogue: None,
+        event_attributes: Vec::new(),
     };
     assert_eq!(Project::decode(golden("project", &project.encode())).unwrap(), project);
 
@@ -194,9 +203,14 @@ fn definitions_are_written_and_read_as_before() {
     };
     assert_eq!(Token::decode(golden("token", &token.encode())).unwrap(), token);
 
-    let webhook = Webhook {
+    let webhook = webhook_definition();
+    assert_eq!(Webhook::decode(golden("webhook", &webhook.encode())).unwrap(), webhook);
+}
+
+fn webhook_definition() -> Webhook {
+    Webhook {
         id: webhook(),
-        project: project.id,
+        project: project(),
         project_name: "acme".into(),
         name: "orders".into(),
         revision: 5,
@@ -227,8 +241,125 @@ fn definitions_are_written_and_read_as_before() {
             body_hmac_header: Some("x-signature".into()),
         },
         redirect_is_success: true,
+        attributes: BTreeMap::new(),
+        filter: None,
+        placeholders: Vec::new(),
+        options: Vec::new(),
+        max_in_flight: None,
+        rate_limit: None,
+        hold_while_paused: false,
+        fail_after: None,
+    }
+}
+
+/// The fields that were added to version 1 after its first files were written.
+#[test]
+fn added_fields_are_written_and_read_as_before() {
+    let expression = |name: &str, expression: &str| Expression {
+        name: name.into(),
+        expression: expression.into(),
     };
-    assert_eq!(Webhook::decode(golden("webhook", &webhook.encode())).unwrap(), webhook);
+    let project = Project {
+        id: project(),
+        name: "acme".into(),
+        deleted: false,
+        schema_check: SchemaCheck::Reject,
+        catalogue: Some("ubiops".into()),
+        event_attributes: vec![expression("object_name", "data.deployment_name")],
+    };
+    let bytes = golden("project_with_types", &project.encode());
+    assert_eq!(Project::decode(bytes).unwrap(), project);
+
+    let event_type = EventType {
+        name: "order.paid".into(),
+        versions: vec![EventTypeVersion {
+            version: "1".into(),
+            schema: r#"{"type":"object"}"#.into(),
+            deprecated: true,
+        }],
+        deleted: false,
+    };
+    let bytes = golden("event_type", &event_type.encode());
+    assert_eq!(EventType::decode(bytes).unwrap(), event_type);
+
+    let webhook = Webhook {
+        body: Body::Template(r#"{"text":"{{type}}"}"#.into()),
+        attributes: BTreeMap::from([("object_name".to_owned(), "d-1".to_owned())]),
+        filter: Some(r#"{"data":{"amount":{"$gt":3}}}"#.into()),
+        placeholders: vec![expression(":iccid:", "attributes.iccid")],
+        options: vec!["include_result".into()],
+        max_in_flight: Some(4),
+        rate_limit: Some(RateLimit {
+            requests: 10,
+            window: Duration::from_secs(1),
+        }),
+        hold_while_paused: true,
+        fail_after: Some(5),
+        ..webhook_definition()
+    };
+    let bytes = golden("webhook_with_settings", &webhook.encode());
+    assert_eq!(Webhook::decode(bytes).unwrap(), webhook);
+    for (name, body) in [
+        ("webhook_base64", Body::Base64),
+        ("webhook_cloudevents", Body::CloudEvents),
+    ] {
+        let webhook = Webhook {
+            body,
+            ..webhook_definition()
+        };
+        assert_eq!(Webhook::decode(golden(name, &webhook.encode())).unwrap(), webhook);
+    }
+
+    let due = DeliveryDue {
+        event: event(),
+        webhook: webhook.id,
+        run: 0,
+        attempt: 1,
+        release: 0,
+        trial: Some(Trial {
+            kind: TrialKind::Test,
+            webhook: Some(Box::new(webhook)),
+        }),
+    };
+    let bytes = golden("delivery_due_trial", &due.encode());
+    assert_eq!(DeliveryDue::decode(bytes).unwrap(), due);
+
+    let Fact::EventAccepted(accepted) = facts().remove(0).1 else {
+        panic!("the first fact is an event")
+    };
+    let Fact::AttemptFinished(finished) = facts().remove(2).1 else {
+        panic!("the third fact is an attempt")
+    };
+    for (name, fact) in [
+        (
+            "event_accepted_with_warnings",
+            Fact::EventAccepted(EventAccepted {
+                warnings: vec!["#/amount: is not a number".into()],
+                ..accepted
+            }),
+        ),
+        (
+            "attempt_finished_trial",
+            Fact::AttemptFinished(AttemptFinished {
+                fail_after: Some(5),
+                trial: Some(TrialKind::Check),
+                ..finished
+            }),
+        ),
+    ] {
+        let bytes = golden(name, &fact.encode());
+        assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
+    }
+}
+
+#[test]
+fn keys_of_the_bucket_read_back() {
+    for text in [
+        "type.00000000-0000-0000-0000-000000001111.order.paid",
+        "catalogue.cloudthinker.recommendation.created",
+    ] {
+        assert_eq!(Key::parse(text).unwrap().to_text(), text);
+    }
 }
 
 #[test]

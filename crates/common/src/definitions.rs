@@ -201,6 +201,8 @@ impl Watcher {
                     self.list(project);
                 }
             }
+            // Nobody asks for schemas yet.
+            Key::EventType(..) | Key::CatalogueType(..) => {}
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proto_schemas::definition::{Body, EnvelopeSource, Signature};
+use proto_schemas::definition::{Body, EnvelopeSource, Expression, SchemaCheck, Signature};
 use serde::Deserialize;
 
 use crate::model::limits;
@@ -49,8 +49,41 @@ pub struct Profile {
     pub ladder: Vec<Duration>,
     /// Total time of one request, response included.
     pub timeout: Duration,
+    /// Longest timeout a webhook may ask for.
+    pub timeout_max: Duration,
     /// Whether a 3xx answer counts as delivered.
     pub redirect_is_success: bool,
+    /// Whether a webhook that is created without a secret gets a generated one.
+    pub generate_secret: bool,
+    /// The catalogue whose event types are the project's.
+    pub catalogue: Option<String>,
+    /// What is done with an event that its type's schema refuses.
+    pub schema_check: SchemaCheck,
+    /// Attributes of an event that its producer did not give.
+    pub event_attributes: Vec<Expression>,
+    /// Texts that stand in url and headers for what their expressions give for the event.
+    pub placeholders: Vec<Expression>,
+    /// What a webhook may switch on or off, for `body` to ask.
+    pub options: Vec<Switch>,
+    /// Whether deliveries are kept while a webhook is paused; otherwise they are skipped.
+    pub hold_while_paused: bool,
+    /// Failed attempts in a row after which a webhook has failed; `None`: never.
+    pub fail_after: Option<u32>,
+    /// Whether a webhook's endpoint has to answer a GET with 200 before the webhook gets events.
+    pub endpoint_check: bool,
+    /// Whether no two webhooks of a project may have the same url.
+    pub unique_url: bool,
+}
+
+/// Something that a webhook may switch on or off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    /// Its name among a webhook's `options`.
+    pub name: String,
+    /// For people, in a line.
+    pub description: String,
+    /// How it is where a webhook says nothing.
+    pub default: bool,
 }
 
 /// Every profile there is.
@@ -147,14 +180,70 @@ struct Written {
     signature: WrittenSignature,
     retry: WrittenRetry,
     request: WrittenRequest,
+    #[serde(default)]
+    events: WrittenEvents,
+    #[serde(default)]
+    webhooks: WrittenWebhooks,
+    #[serde(default)]
+    options: BTreeMap<String, WrittenSwitch>,
+    #[serde(default)]
+    placeholders: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenEvents {
+    catalogue: Option<String>,
+    schema_check: Option<WrittenCheck>,
+    attributes: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenCheck {
+    Off,
+    Warn,
+    Reject,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenWebhooks {
+    pause: WrittenPause,
+    fail_after: Option<u32>,
+    endpoint_check: bool,
+    unique_url: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenPause {
+    #[default]
+    Drop,
+    Hold,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSwitch {
+    description: String,
+    default: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum WrittenBody {
-    Envelope { members: Vec<Member> },
+    Envelope {
+        members: Vec<Member>,
+    },
     Flat {},
     Raw {},
+    Base64 {},
+    Cloudevents {},
+    /// JSON text whose strings are template expressions.
+    Template {
+        template: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -179,6 +268,12 @@ enum Source {
 struct WrittenSignature {
     standard_webhooks: bool,
     body_hmac_header: Option<String>,
+    #[serde(default = "yes")]
+    generate_secret: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -191,6 +286,7 @@ struct WrittenRetry {
 #[serde(deny_unknown_fields)]
 struct WrittenRequest {
     timeout: Span,
+    timeout_max: Option<Span>,
     success: Vec<Answers>,
 }
 
@@ -260,18 +356,34 @@ impl Written {
         let ladder: Vec<Duration> = self.retry.delays.iter().map(|span| span.0).collect();
         limits::check_ladder(&ladder).map_err(|(_, reason)| ("delays", reason))?;
         limits::check_timeout(self.request.timeout.0).map_err(|reason| ("timeout", reason))?;
+        let timeout_max = self.request.timeout_max.map_or(*limits::TIMEOUT.end(), |span| span.0);
+        limits::check_timeout(timeout_max).map_err(|reason| ("timeout_max", reason))?;
+        if timeout_max < self.request.timeout.0 {
+            return Err(("timeout_max", "it is less than `timeout`".to_owned()));
+        }
         if !self.request.success.contains(&Answers::Successes) {
             return Err(("success", "it has to contain \"2xx\"".to_owned()));
         }
         let body = match self.body {
             WrittenBody::Flat {} => Body::Flat,
             WrittenBody::Raw {} => Body::Raw,
+            WrittenBody::Base64 {} => Body::Base64,
+            WrittenBody::Cloudevents {} => Body::CloudEvents,
+            WrittenBody::Template { template } => Body::Template(template),
             WrittenBody::Envelope { members } => Body::Envelope(envelope(members).map_err(|it| ("members", it))?),
         };
         if let Some(name) = &self.signature.body_hmac_header {
             http::HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| ("body_hmac_header", format!("`{name}` is not the name of a header")))?;
         }
+        if self.webhooks.fail_after == Some(0) {
+            return Err(("fail_after", "it is at least 1; leave it out for never".to_owned()));
+        }
+        let schema_check = match (self.events.schema_check, &self.events.catalogue) {
+            (Some(WrittenCheck::Off), _) | (None, None) => SchemaCheck::Off,
+            (Some(WrittenCheck::Warn), _) => SchemaCheck::Warn,
+            (Some(WrittenCheck::Reject), _) | (None, Some(_)) => SchemaCheck::Reject,
+        };
         Ok(Profile {
             name: self.name,
             description: self.description,
@@ -283,8 +395,34 @@ impl Written {
             ladder,
             timeout: self.request.timeout.0,
             redirect_is_success: self.request.success.contains(&Answers::Redirects),
+            timeout_max,
+            generate_secret: self.signature.generate_secret,
+            catalogue: self.events.catalogue,
+            schema_check,
+            event_attributes: expressions(self.events.attributes),
+            placeholders: expressions(self.placeholders),
+            options: self
+                .options
+                .into_iter()
+                .map(|(name, switch)| Switch {
+                    name,
+                    description: switch.description,
+                    default: switch.default,
+                })
+                .collect(),
+            hold_while_paused: self.webhooks.pause == WrittenPause::Hold,
+            fail_after: self.webhooks.fail_after,
+            endpoint_check: self.webhooks.endpoint_check,
+            unique_url: self.webhooks.unique_url,
         })
     }
+}
+
+fn expressions(written: BTreeMap<String, String>) -> Vec<Expression> {
+    written
+        .into_iter()
+        .map(|(name, expression)| Expression { name, expression })
+        .collect()
 }
 
 fn envelope(members: Vec<Member>) -> Result<Vec<(String, EnvelopeSource)>, String> {

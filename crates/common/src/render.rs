@@ -32,7 +32,7 @@ pub fn render(event: &Event, body: &Body, project_name: &str) -> Rendered {
             body: flat(event),
             content_type: JSON.to_owned(),
         },
-        Body::Flat | Body::Raw => Rendered {
+        Body::Template(_) | Body::Base64 | Body::CloudEvents | Body::Flat | Body::Raw => Rendered {
             body: event.payload.clone(),
             content_type: match event.content_type.as_str() {
                 "" => JSON.to_owned(),

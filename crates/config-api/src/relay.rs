@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::bus::{self, ConfigBucket};
-use common::profile::Profiles;
+use common::profile::{Profile, Profiles};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use opentelemetry::metrics::Counter;
 use proto_schemas::id::{ProjectId, WebhookId};
@@ -273,6 +273,7 @@ impl Relay {
                     project_ids.push(*project);
                     webhook_ids.push(*webhook);
                 }
+                Key::EventType(..) | Key::CatalogueType(..) => {}
             }
         }
         let projects = projects::by_ids(connection, &project_ids).await?;
@@ -283,7 +284,8 @@ impl Relay {
             .values()
             .filter(|project| changed_projects.contains(&project.id))
         {
-            definitions.push((Key::Project(project.id), resolve::project(project).encode()));
+            let Some(profile) = self.profile(project) else { continue };
+            definitions.push((Key::Project(project.id), resolve::project(project, profile).encode()));
         }
         if !token_hashes.is_empty() {
             for token in tokens::by_hashes(connection, &token_hashes).await? {
@@ -295,18 +297,24 @@ impl Relay {
                 let Some(project) = projects.get(&webhook.project) else {
                     continue;
                 };
-                let Some(profile) = self.profiles.get(&project.profile) else {
-                    tracing::warn!(
-                        webhook = %webhook.id, project = project.name, profile = project.profile,
-                        "not published: there is no such profile here; give every config-api the same --profiles-dir"
-                    );
-                    continue;
-                };
+                let Some(profile) = self.profile(project) else { continue };
                 let definition = resolve::webhook(&webhook, project, profile).encode();
                 definitions.push((Key::Webhook(project.id, webhook.id), definition));
             }
         }
         Ok(definitions)
+    }
+
+    fn profile(&self, project: &projects::Project) -> Option<&Profile> {
+        let profile = self.profiles.get(&project.profile);
+        if profile.is_none() {
+            tracing::warn!(
+                project = project.name,
+                profile = project.profile,
+                "not published: there is no such profile here; give every config-api the same --profiles-dir"
+            );
+        }
+        profile
     }
 }
 

@@ -3,18 +3,26 @@
 use std::time::Duration;
 
 use common::profile::Profile;
-use proto_schemas::definition::{self, WebhookState};
+use proto_schemas::definition::{self, Body, RateLimit, SchemaCheck, Signature, WebhookState};
 use store::projects::Project;
 use store::tokens::Token;
-use store::webhooks::{HeaderValue, Retry, Webhook};
+use store::webhooks::{BodyKind, HeaderValue, Retry, Webhook};
 
 /// A project's definition.
 #[must_use]
-pub fn project(project: &Project) -> definition::Project {
+pub fn project(project: &Project, profile: &Profile) -> definition::Project {
     definition::Project {
         id: project.id,
         name: project.name.clone(),
         deleted: false,
+        schema_check: match project.schema_check.as_deref() {
+            Some("off") => SchemaCheck::Off,
+            Some("warn") => SchemaCheck::Warn,
+            Some("reject") => SchemaCheck::Reject,
+            _ => profile.schema_check,
+        },
+        catalogue: profile.catalogue.clone(),
+        event_attributes: profile.event_attributes.clone(),
     }
 }
 
@@ -33,6 +41,7 @@ pub fn token(token: &Token) -> definition::Token {
 /// one stays a definition, so that deliveries that come late end with the right reason.
 #[must_use]
 pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> definition::Webhook {
+    let settings = &webhook.settings;
     definition::Webhook {
         id: webhook.id,
         project: webhook.project,
@@ -61,9 +70,42 @@ pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> defin
             Some(Retry::Never) => vec![Duration::ZERO],
             Some(Retry::Delays(delays)) => delays.clone(),
         },
-        body: profile.body.clone(),
-        signature: profile.signature.clone(),
-        redirect_is_success: profile.redirect_is_success,
+        body: match (&settings.transform, settings.body) {
+            (Some(transform), _) => Body::Template(transform.to_string()),
+            (None, Some(BodyKind::Raw)) => Body::Raw,
+            (None, Some(BodyKind::Flat)) => Body::Flat,
+            (None, Some(BodyKind::Base64)) => Body::Base64,
+            (None, Some(BodyKind::CloudEvents)) => Body::CloudEvents,
+            (None, None) => profile.body.clone(),
+        },
+        signature: match &settings.signature {
+            Some(signature) => Signature {
+                standard_webhooks: signature.standard_webhooks,
+                body_hmac_header: signature.body_hmac_header.clone(),
+            },
+            None => profile.signature.clone(),
+        },
+        redirect_is_success: settings.redirect_is_success.unwrap_or(profile.redirect_is_success),
+        attributes: webhook.attributes.clone(),
+        filter: settings.filter.as_ref().map(ToString::to_string),
+        placeholders: profile.placeholders.clone(),
+        options: profile
+            .options
+            .iter()
+            .filter(|option| settings.options.get(&option.name).copied().unwrap_or(option.default))
+            .map(|option| option.name.clone())
+            .collect(),
+        max_in_flight: settings.max_in_flight,
+        rate_limit: settings.rate_limit.map(|limit| RateLimit {
+            requests: limit.requests,
+            window: Duration::from_millis(limit.window_ms.into()),
+        }),
+        hold_while_paused: settings.hold_while_paused.unwrap_or(profile.hold_while_paused),
+        fail_after: match settings.fail_after {
+            Some(0) => None,
+            Some(failures) => Some(failures),
+            None => profile.fail_after,
+        },
     }
 }
 
@@ -78,10 +120,12 @@ pub fn state(webhook: &Webhook) -> WebhookState {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use common::profile::Profiles;
     use jiff::Timestamp;
     use proto_schemas::id::{ProjectId, WebhookId};
-    use store::webhooks::Header;
+    use store::webhooks::{Header, Settings};
     use uuid::Uuid;
 
     use super::*;
@@ -91,6 +135,7 @@ mod tests {
             id: ProjectId::from_uuid(Uuid::from_u128(1)),
             name: "shop".to_owned(),
             profile: "cloudthinker".to_owned(),
+            schema_check: None,
             created_at: Timestamp::UNIX_EPOCH,
         };
         let webhook = Webhook {
@@ -111,6 +156,12 @@ mod tests {
             ],
             sealed_secret: Some("v1|secret".to_owned()),
             active: true,
+            description: String::new(),
+            labels: BTreeMap::new(),
+            attributes: BTreeMap::new(),
+            settings: Settings::default(),
+            check: None,
+            restarted_at: None,
             retry: None,
             timeout: None,
             revision: 3,
@@ -185,7 +236,8 @@ mod tests {
             definition::Webhook::decode(definition.encode().into()).unwrap(),
             definition
         );
-        let project = super::project(&project);
+        let profiles = Profiles::load(&common::profile::Config::default()).unwrap();
+        let project = super::project(&project, profiles.get(&project.profile).unwrap());
         assert_eq!(definition::Project::decode(project.encode().into()).unwrap(), project);
     }
 }

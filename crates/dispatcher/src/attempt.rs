@@ -244,6 +244,8 @@ impl Stage {
             request_sha256: by.map_or_else(Bytes::new, |(_, body)| Bytes::copy_from_slice(&Sha256::digest(body))),
             handed_out,
             ladder: by.map_or_else(Vec::new, |(webhook, _)| webhook.ladder.clone()),
+            fail_after: by.and_then(|(webhook, _)| webhook.fail_after),
+            trial: due.trial.as_ref().map(|trial| trial.kind),
         })
     }
 

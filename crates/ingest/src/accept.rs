@@ -273,6 +273,7 @@ fn is_traceparent(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto_schemas::definition::SchemaCheck;
     use proto_schemas::id::ProjectId;
 
     fn project() -> Project {
@@ -280,6 +281,9 @@ mod tests {
             id: ProjectId::from_uuid(uuid::Uuid::from_u128(9)),
             name: "acme".into(),
             deleted: false,
+            schema_check: SchemaCheck::Off,
+            catalogue: None,
+            event_attributes: Vec::new(),
         }
     }
 

@@ -167,6 +167,7 @@ impl FanOut {
             event: event.clone(),
             owed: matched.owed.clone(),
             skipped: matched.skipped.clone(),
+            warnings: Vec::new(),
         });
         let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
         try_join(

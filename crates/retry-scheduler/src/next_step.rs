@@ -140,6 +140,8 @@ mod tests {
             request_sha256: Bytes::new(),
             handed_out: 1,
             ladder: ladder.iter().copied().map(Duration::from_secs).collect(),
+            fail_after: None,
+            trial: None,
         }
     }
 

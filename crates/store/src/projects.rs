@@ -1,4 +1,5 @@
-//! `projects`: the tenants. Written by config-api; a project's name and profile never change.
+//! `projects`: the tenants. Written by config-api; a project's name and
+//! profile never change.
 
 use jiff::Timestamp;
 use proto_schemas::id::ProjectId;
@@ -20,6 +21,8 @@ pub struct Project {
     pub name: String,
     /// How its webhooks behave.
     pub profile: String,
+    /// What is done with an event that its type's schema refuses: `off`, `warn` or `reject`; `None`: as the profile says.
+    pub schema_check: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -28,6 +31,7 @@ struct Row {
     id: Uuid,
     name: String,
     profile: String,
+    schema_check: Option<String>,
     created_at: time::OffsetDateTime,
 }
 
@@ -37,6 +41,7 @@ impl From<Row> for Project {
             id: ProjectId::from_uuid(row.id),
             name: row.name,
             profile: row.profile,
+            schema_check: row.schema_check,
             created_at: from_sql(row.created_at),
         }
     }
@@ -49,11 +54,12 @@ impl From<Row> for Project {
 pub async fn insert(connection: &mut Connection, project: &Project) -> Result<(), Error> {
     sqlx::query!(
         "-- projects::insert
-         INSERT INTO projects (id, name, profile, created_at) VALUES ($1, $2, $3, $4)",
+         INSERT INTO projects (id, name, profile, created_at, schema_check) VALUES ($1, $2, $3, $4, $5)",
         project.id.as_uuid(),
         project.name,
         project.profile,
         to_sql(project.created_at),
+        project.schema_check,
     )
     .execute(connection)
     .await?;
@@ -68,7 +74,7 @@ pub async fn by_name(connection: &mut Connection, name: &str) -> Result<Option<P
     let row = query_as!(
         Row,
         "-- projects::by_name
-         SELECT id, name, profile, created_at FROM projects WHERE name = $1",
+         SELECT id, name, profile, schema_check, created_at FROM projects WHERE name = $1",
         name,
     )
     .fetch_optional(connection)
@@ -85,7 +91,7 @@ pub async fn by_ids(connection: &mut Connection, ids: &[ProjectId]) -> Result<Ve
     let rows = query_as!(
         Row,
         "-- projects::by_ids
-         SELECT id, name, profile, created_at FROM projects WHERE id = ANY($1)",
+         SELECT id, name, profile, schema_check, created_at FROM projects WHERE id = ANY($1)",
         &ids,
     )
     .fetch_all(connection)
@@ -101,7 +107,7 @@ pub async fn page(connection: &mut Connection, before: Option<ProjectId>, limit:
     let rows = query_as!(
         Row,
         "-- projects::page
-         SELECT id, name, profile, created_at FROM projects
+         SELECT id, name, profile, schema_check, created_at FROM projects
          WHERE $1::uuid IS NULL OR id < $1
          ORDER BY id DESC LIMIT $2",
         before.map(ProjectId::as_uuid),

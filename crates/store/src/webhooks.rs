@@ -1,6 +1,7 @@
 //! `webhooks` and `webhook_revisions`: subscriptions as their owners wrote them, and who changed what when. Written by
 //! config-api. A deleted webhook's row stays, so that late deliveries and the log still know it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::{Connection, Error};
 pub const NAME_KEY: &str = "webhooks_project_name_key";
 
 /// A subscription as its owner wrote it: what it leaves open, the project's profile says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Webhook {
     /// Identity.
     pub id: WebhookId,
@@ -35,6 +36,18 @@ pub struct Webhook {
     pub sealed_secret: Option<String>,
     /// Whether it gets events; off, it is paused.
     pub active: bool,
+    /// For people.
+    pub description: String,
+    /// For finding it.
+    pub labels: BTreeMap<String, String>,
+    /// What an event's attributes have to be.
+    pub attributes: BTreeMap<String, String>,
+    /// How it is delivered to.
+    pub settings: Settings,
+    /// The endpoint check it has to pass before it gets events.
+    pub check: Option<Uuid>,
+    /// What stopped it before this instant is void.
+    pub restarted_at: Option<Timestamp>,
     /// When to try again; `None`: as the profile says.
     pub retry: Option<Retry>,
     /// Total time of one request; `None`: as the profile says. To the millisecond.
@@ -47,6 +60,74 @@ pub struct Webhook {
     pub updated_at: Timestamp,
     /// Since when it is gone, if it is.
     pub deleted_at: Option<Timestamp>,
+}
+
+/// What a webhook says itself of how it is delivered to; `None`: as the profile says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// A filter on the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<serde_json::Value>,
+    /// The body, as JSON whose strings are template expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<serde_json::Value>,
+    /// How the body is made, where there is no `transform`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyKind>,
+    /// How requests are signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureSettings>,
+    /// Whether a 3xx answer counts as delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect_is_success: Option<bool>,
+    /// How many requests may begin in a window of time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Requests under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// Whether deliveries are kept while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_while_paused: Option<bool>,
+    /// Failed attempts in a row after which it has failed; 0: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_after: Option<u32>,
+    /// The profile's options, switched on or off.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, bool>,
+}
+
+/// How a body is made that needs nothing more said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyKind {
+    /// The payload as it came.
+    Raw,
+    /// The payload, with `type` put in front where it is an object without one.
+    Flat,
+    /// The payload as Base64 text.
+    Base64,
+    /// A CloudEvents 1.0 document in JSON.
+    CloudEvents,
+}
+
+/// How requests are signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignatureSettings {
+    /// Standard Webhooks' headers.
+    pub standard_webhooks: bool,
+    /// A header with `sha256=` and the body's HMAC.
+    pub body_hmac_header: Option<String>,
+}
+
+/// At most `requests` in each window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// How many, at least 1.
+    pub requests: u32,
+    /// In how many milliseconds, at least 1.
+    pub window_ms: u32,
 }
 
 /// A header of a webhook's own, as it is stored.
@@ -120,6 +201,12 @@ struct Row {
     headers: Json<Vec<Header>>,
     sealed_secret: Option<String>,
     active: bool,
+    description: String,
+    labels: Json<BTreeMap<String, String>>,
+    attributes: Json<BTreeMap<String, String>>,
+    settings: Json<Settings>,
+    check_id: Option<Uuid>,
+    restarted_at: Option<time::OffsetDateTime>,
     retry: Option<Json<StoredRetry>>,
     timeout_ms: Option<i32>,
     revision: i64,
@@ -145,6 +232,12 @@ impl TryFrom<Row> for Webhook {
             headers: row.headers.0,
             sealed_secret: row.sealed_secret,
             active: row.active,
+            description: row.description,
+            labels: row.labels.0,
+            attributes: row.attributes.0,
+            settings: row.settings.0,
+            check: row.check_id,
+            restarted_at: row.restarted_at.map(from_sql),
             retry: row.retry.and_then(|stored| Retry::from_stored(stored.0)),
             timeout: row
                 .timeout_ms
@@ -167,8 +260,9 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
     sqlx::query!(
         "-- webhooks::insert
          INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
-                               revision, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                               revision, created_at, updated_at, description, labels, attributes, settings, check_id,
+                               restarted_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         webhook.id.as_uuid(),
         webhook.project.as_uuid(),
         webhook.name,
@@ -182,6 +276,12 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         revision(webhook.revision),
         to_sql(webhook.created_at),
         to_sql(webhook.updated_at),
+        webhook.description,
+        Json(&webhook.labels) as _,
+        Json(&webhook.attributes) as _,
+        Json(&webhook.settings) as _,
+        webhook.check,
+        webhook.restarted_at.map(to_sql),
     )
     .execute(connection)
     .await?;
@@ -198,7 +298,8 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         "-- webhooks::update
          UPDATE webhooks
          SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
-             timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12
+             timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12, description = $13, labels = $14,
+             attributes = $15, settings = $16, check_id = $17, restarted_at = $18
          WHERE id = $1",
         webhook.id.as_uuid(),
         webhook.name,
@@ -212,6 +313,12 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         revision(webhook.revision),
         to_sql(webhook.updated_at),
         webhook.deleted_at.map(to_sql),
+        webhook.description,
+        Json(&webhook.labels) as _,
+        Json(&webhook.attributes) as _,
+        Json(&webhook.settings) as _,
+        webhook.check,
+        webhook.restarted_at.map(to_sql),
     )
     .execute(connection)
     .await?;
@@ -227,7 +334,10 @@ pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &
         Row,
         r#"-- webhooks::find
          SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+                description, labels AS "labels: Json<BTreeMap<String, String>>",
+                attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
+                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
+                updated_at, deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))"#,
         project.as_uuid(),
@@ -252,7 +362,10 @@ pub async fn find_for_update(
         Row,
         r#"-- webhooks::find_for_update
          SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+                description, labels AS "labels: Json<BTreeMap<String, String>>",
+                attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
+                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
+                updated_at, deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))
          FOR UPDATE"#,
@@ -275,7 +388,10 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
         Row,
         r#"-- webhooks::by_ids
          SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+                description, labels AS "labels: Json<BTreeMap<String, String>>",
+                attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
+                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
+                updated_at, deleted_at
          FROM webhooks WHERE id = ANY($1)"#,
         &ids,
     )
@@ -298,7 +414,10 @@ pub async fn page(
         Row,
         r#"-- webhooks::page
          SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at, deleted_at
+                description, labels AS "labels: Json<BTreeMap<String, String>>",
+                attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
+                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
+                updated_at, deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2)
          ORDER BY id DESC LIMIT $3"#,

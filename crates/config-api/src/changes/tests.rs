@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
+
 use common::egress;
 use common::profile::Profiles;
 use jiff::Timestamp;
 use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
+use store::webhooks::Settings;
 use uuid::Uuid;
 
 use super::*;
@@ -51,6 +54,12 @@ fn blank() -> Webhook {
         headers: Vec::new(),
         sealed_secret: None,
         active: true,
+        description: String::new(),
+        labels: BTreeMap::new(),
+        attributes: BTreeMap::new(),
+        settings: Settings::default(),
+        check: None,
+        restarted_at: None,
         retry: None,
         timeout: None,
         revision: 1,

@@ -66,6 +66,7 @@ pub(super) async fn create(
         id,
         name: new.name,
         profile,
+        schema_check: None,
         created_at: now,
     };
 

@@ -2,6 +2,7 @@
 
 mod body;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,7 +16,7 @@ use proto_schemas::stream::config_key::Key;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use store::projects::Project;
-use store::webhooks::{self, Webhook};
+use store::webhooks::{self, Settings, Webhook};
 use store::{Connection, Error};
 use uuid::Uuid;
 
@@ -47,6 +48,12 @@ pub(super) async fn create(
         headers: Vec::new(),
         sealed_secret: None,
         active: true,
+        description: String::new(),
+        labels: BTreeMap::new(),
+        attributes: BTreeMap::new(),
+        settings: Settings::default(),
+        check: None,
+        restarted_at: None,
         retry: None,
         timeout: None,
         revision: 1,

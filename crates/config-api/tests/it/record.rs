@@ -49,6 +49,7 @@ impl Recorded {
                 .iter()
                 .map(|(index, reason)| (self.webhooks[*index], *reason))
                 .collect(),
+            warnings: Vec::new(),
         };
         events::insert(&mut self.store.connection().await.unwrap(), &[&fact])
             .await
@@ -92,6 +93,8 @@ impl Recorded {
             request_sha256: vec![0; 32].into(),
             handed_out: 1,
             ladder: vec![Duration::ZERO; 3],
+            fail_after: None,
+            trial: None,
         };
         let row = NewAttempt {
             fact: &fact,

@@ -44,7 +44,8 @@ async fn a_scheduled_delivery_is_released_when_it_is_due_and_not_before() {
             webhook: webhook(1),
             run: 0,
             attempt: 2,
-            release: 1
+            release: 1,
+            trial: None,
         }]
     );
     assert_eq!(found[0].attempt_ref(), next);

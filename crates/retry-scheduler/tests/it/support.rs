@@ -301,6 +301,7 @@ pub(crate) fn accepted(key: EventKey, owed: &[WebhookId]) -> Fact {
         event: event(key),
         owed: owed.to_vec(),
         skipped: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 
@@ -350,6 +351,8 @@ pub(crate) fn finished(attempt: AttemptRef, outcome: Outcome) -> AttemptFinished
         request_sha256: Bytes::from_static(&[7; 32]),
         handed_out: 1,
         ladder: vec![Duration::ZERO, Duration::from_secs(60), Duration::from_secs(60)],
+        fail_after: None,
+        trial: None,
     }
 }
 
