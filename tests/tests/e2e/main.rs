@@ -9,4 +9,5 @@ mod examples;
 mod house;
 mod main_job;
 mod outages;
+mod schemas;
 mod takes_effect;
