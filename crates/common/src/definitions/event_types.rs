@@ -1,6 +1,7 @@
-//! Event types as they are asked: their schemas compiled.
+//! Event types as they are asked. A schema is compiled when it is first asked: dispatcher never asks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use proto_schemas::definition;
 
@@ -18,18 +19,19 @@ pub struct EventType {
 pub struct Version {
     /// What it is called.
     pub version: String,
-    /// `None` where anything is allowed.
-    pub schema: Option<Schema>,
+    text: String,
+    schema: OnceLock<Option<Schema>>,
     deprecated: bool,
 }
 
 impl EventType {
-    /// Compiles a definition.
+    /// Takes a definition.
     #[must_use]
     pub fn of(definition: &definition::EventType) -> Self {
         let versions = definition.versions.iter().map(|version| Version {
             version: version.version.clone(),
-            schema: compile(&definition.name, version),
+            text: version.schema.clone(),
+            schema: OnceLock::new(),
             deprecated: version.deprecated,
         });
         Self {
@@ -65,21 +67,30 @@ impl EventType {
     }
 }
 
+impl Version {
+    /// What events are checked by; `None` where anything is allowed.
+    #[must_use]
+    pub fn schema(&self, of: &EventType) -> Option<&Schema> {
+        let compiled = self.schema.get_or_init(|| compile(&of.name, &self.version, &self.text));
+        compiled.as_ref()
+    }
+}
+
 /// A schema that is none here is as good as absent: config-api lets none through, so it was written by another release,
 /// and its events must not wait for that.
-fn compile(event_type: &str, version: &definition::EventTypeVersion) -> Option<Schema> {
-    if version.schema.is_empty() {
+fn compile(event_type: &str, version: &str, text: &str) -> Option<Schema> {
+    if text.is_empty() {
         return None;
     }
-    // The watch on definitions must survive whatever the compiler does.
-    let fault = match catch_unwind(AssertUnwindSafe(|| Schema::compile(&version.schema))) {
+    // Whatever the compiler does, it does once, and not to every event of the type.
+    let fault = match catch_unwind(AssertUnwindSafe(|| Schema::compile(text))) {
         Ok(Ok(schema)) => return Some(schema),
         Ok(Err(fault)) => fault.to_string(),
         Err(_) => "compiling it ended in a panic".to_owned(),
     };
     tracing::error!(
         event_type,
-        version = version.version,
+        version,
         fault,
         "a schema cannot be used; events of this type are not checked"
     );
@@ -124,7 +135,7 @@ mod tests {
     #[test]
     fn a_schema_that_does_not_compile_is_as_good_as_absent() {
         let found = event_type(&[("1", "{}", false), ("2", r#"{"type":"thing"}"#, false)]);
-        assert!(found.version(Some("1")).unwrap().schema.is_some());
-        assert!(found.version(None).unwrap().schema.is_none());
+        assert!(found.version(Some("1")).unwrap().schema(&found).is_some());
+        assert!(found.version(None).unwrap().schema(&found).is_none());
     }
 }

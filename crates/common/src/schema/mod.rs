@@ -24,8 +24,9 @@ pub const DEPTH_MAX: usize = 32;
 /// Most faults that are told of one value.
 pub const FAULTS_MAX: usize = 20;
 
-/// Longest text about one fault, in characters.
-const DETAIL_MAX: usize = 300;
+/// Longest pointer, and longest text about one fault, in characters: the names of members are a stranger's as well, and
+/// faults travel in one message with their event.
+const TEXT_MAX: usize = 300;
 
 /// Most of a pattern when it is compiled, in bytes.
 const PATTERN_MAX: usize = 256 * 1024;
@@ -192,14 +193,15 @@ fn fault(error: &ValidationError<'_>, it: &str) -> Fault {
         // Where it should stand, as for our own bodies.
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
-            Fault::new(format!("{pointer}/{}", escaped(name)), "it is missing")
+            let missing = format!("{pointer}/{}", escaped(name));
+            Fault::new(shortened(missing), "it is missing")
         }
         kind => {
             let mut detail = error.masked_with(it).to_string();
             if let ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } = kind {
                 detail.push_str(&alternatives(context, pointer));
             }
-            Fault::new(pointer, shortened(detail))
+            Fault::new(shortened(pointer.to_owned()), shortened(detail))
         }
     }
 }
@@ -226,7 +228,7 @@ fn escaped(name: &str) -> String {
 }
 
 fn shortened(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(DETAIL_MAX) {
+    if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
         text.truncate(end);
         text.push('…');
     }

@@ -64,6 +64,18 @@ fn many_faults_are_told_briefly() {
     let found = faults(&item, &json!(vec![1; 100]));
     assert_eq!(found.len(), FAULTS_MAX);
     assert!(found.iter().all(|fault| fault.chars().count() < 400), "{}", found[0]);
+
+    let long = "é".repeat(100_000);
+    let found = faults(
+        &json!({ "additionalProperties": { "type": "null" } }),
+        &json!({ &long: 1 }),
+    );
+    assert!(found[0].chars().count() < 400, "{}", found[0]);
+    let found = faults(
+        &json!({ "maxProperties": 0, "propertyNames": { "maxLength": 3 } }),
+        &json!({ &long: 1 }),
+    );
+    assert!(found.iter().all(|fault| fault.chars().count() < 700), "{found:?}");
 }
 
 #[test]
