@@ -87,6 +87,7 @@ impl Bus {
                 held.settle(verdict).await;
             });
         }
+        puller.hand_back().await;
         handlers.close();
         if tokio::time::timeout(options.drain, handlers.wait()).await.is_err() {
             tracing::warn!(
@@ -138,6 +139,7 @@ impl Bus {
                 held.settle(verdict).await;
             }
         }
+        puller.hand_back().await;
         self.flush().await;
         Ok(())
     }
@@ -166,6 +168,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(20);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 /// How long to wait after a request was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+/// How long, once told to stop, to wait for messages that are still on their way here.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// Most messages asked for in one request.
 const PULL_BATCH: usize = 512;
 
@@ -293,6 +297,27 @@ impl Puller {
         if !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             tracing::debug!(%status, description, "a pull request was refused");
             self.refused = true;
+        }
+    }
+
+    /// Hands what has come and nobody has begun back to JetStream, so that another process has it at once and not after
+    /// `ack_wait`.
+    async fn hand_back(mut self) {
+        if self.messages.drain().await.is_err() {
+            return;
+        }
+        // The server ends the subscription after what it had sent before it heard of that.
+        let rest = async {
+            while let Some(raw) = self.messages.next().await {
+                // What ends a request has nobody to reply to.
+                let Some(reply) = raw.reply else { continue };
+                if self.bus.client.publish(reply, nak(Duration::ZERO)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_BACK_WITHIN, rest).await.is_err() {
+            tracing::debug!("some messages were not handed back; JetStream hands them out again by itself");
         }
     }
 
