@@ -22,4 +22,9 @@ pub struct Config {
     #[arg(long, env = "POSTHASTE_RESCUE_AFTER", value_name = "TIME", default_value = "5m",
         value_parser = common::config::duration, help_heading = "Releases")]
     pub rescue_after: Duration,
+    /// When a delivery has been missing for this long, neither on record nor in the pipe, make it due again.
+    // Long enough that somebody who is called can still see what happened.
+    #[arg(long, env = "POSTHASTE_REPAIR_AFTER", value_name = "TIME", default_value = "10m",
+        value_parser = common::config::duration, help_heading = "Releases")]
+    pub repair_after: Duration,
 }

@@ -7,6 +7,7 @@
 //! - [`next_step`]: an attempt → what follows from it (pure)
 //! - [`release`]: rows that are due → stream DELIVERIES
 //! - [`rescue`]: released deliveries that got lost → due again
+//! - [`reconcile`]: proves that every delivery owed is accounted for
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
@@ -18,6 +19,7 @@ pub mod next_step;
 mod observe;
 pub mod partitions;
 pub mod patience;
+pub mod reconcile;
 pub mod record;
 pub mod release;
 pub mod rescue;
@@ -41,6 +43,7 @@ use self::metrics::Metrics;
 use self::observe::Observer;
 use self::partitions::Partitions;
 use self::patience::Patience;
+use self::reconcile::Reconciler;
 use self::record::{BATCH, LINGER, Recorder};
 use self::release::Releaser;
 use self::rescue::Rescuer;
@@ -137,6 +140,15 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let reconciler = Reconciler {
+            store: store.clone(),
+            bus: bus.clone(),
+            clock: clock.clone(),
+            wake: Arc::clone(&wake),
+            repair_after: config.repair_after,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
         let rescuer = Rescuer {
             store: store.clone(),
             bus: bus.clone(),
@@ -172,6 +184,11 @@ impl Service for RetryScheduler {
         let end = stop.clone();
         stages.spawn(async move {
             rescuer.run(&end).await;
+            Ok(())
+        });
+        let end = stop.clone();
+        stages.spawn(async move {
+            reconciler.run(&end).await;
             Ok(())
         });
         let end = stop.clone();

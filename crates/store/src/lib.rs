@@ -22,6 +22,7 @@ pub mod pending_deliveries;
 pub mod poisoned_entries;
 mod pool;
 pub mod projects;
+pub mod reconciliation;
 pub mod rejected_events;
 mod time;
 pub mod tokens;

@@ -339,10 +339,7 @@ impl Puller {
                 return None;
             }
         };
-        let stored_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)
-            .ok()
-            .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-            .unwrap_or(Timestamp::UNIX_EPOCH);
+        let stored_at = super::instant(info.published.unix_timestamp_nanos());
         let (sequence, handed_out) = (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
         if !self.holds.begin(sequence, reply) {
             return None;
