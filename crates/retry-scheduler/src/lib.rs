@@ -8,6 +8,7 @@
 //! - [`release`]: rows that are due → stream DELIVERIES
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
+//! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
@@ -23,6 +24,7 @@ pub mod reconcile;
 pub mod record;
 pub mod release;
 pub mod rescue;
+pub mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,7 @@ use self::reconcile::Reconciler;
 use self::record::{BATCH, LINGER, Recorder};
 use self::release::Releaser;
 use self::rescue::Rescuer;
+use self::retention::Retention;
 
 /// Ledger entries held at once: one batch being written, and the next.
 const MAX_HELD: usize = BATCH;
@@ -158,6 +161,13 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let retention = Retention {
+            store: store.clone(),
+            clock: clock.clone(),
+            keep: config.retention,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
         let observer = Observer {
             store: store.clone(),
             clock: clock.clone(),
@@ -189,6 +199,11 @@ impl Service for RetryScheduler {
         let end = stop.clone();
         stages.spawn(async move {
             reconciler.run(&end).await;
+            Ok(())
+        });
+        let end = stop.clone();
+        stages.spawn(async move {
+            retention.run(&end).await;
             Ok(())
         });
         let end = stop.clone();

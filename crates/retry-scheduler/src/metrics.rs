@@ -25,6 +25,7 @@ pub struct Metrics {
     missing: Gauge<u64>,
     unchecked: Gauge<f64>,
     repaired: Counter<u64>,
+    expired: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -79,6 +80,10 @@ impl Default for Metrics {
                 .with_unit("s")
                 .with_description("Age of the oldest event whose deliveries have not been accounted for")
                 .build(),
+            expired: counter(
+                "posthaste_deliveries_expired",
+                "Deliveries, dead or waiting, that left the record with their event's day",
+            ),
             repaired: counter(
                 "posthaste_deliveries_repaired",
                 "Missing deliveries that were made due again",
@@ -117,6 +122,10 @@ impl Metrics {
         self.missing.record(missing, &[]);
         let lag = now.duration_since(checked_to).as_secs_f64();
         self.unchecked.record(lag.max(0.0), &[]);
+    }
+
+    pub(crate) fn expired(&self, deliveries: u64) {
+        self.expired.add(deliveries, &[]);
     }
 
     pub(crate) fn repaired(&self, deliveries: u64) {

@@ -24,6 +24,7 @@ mod pool;
 pub mod projects;
 pub mod reconciliation;
 pub mod rejected_events;
+pub mod retention;
 mod time;
 pub mod tokens;
 mod value;
