@@ -436,7 +436,9 @@ mod tests {
         let lanes = Arc::new(Lanes::new(LIMITS));
         let _hanging = (turn(&lanes, 1).await, turn(&lanes, 1).await);
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(matches!(lanes.enter(webhook(1), Own::default()).await, Admission::Parked(wait) if wait > Duration::from_secs(1)));
+        assert!(
+            matches!(lanes.enter(webhook(1), Own::default()).await, Admission::Parked(wait) if wait > Duration::from_secs(1))
+        );
         let _quick = turn(&lanes, 2).await;
     }
 
@@ -452,7 +454,10 @@ mod tests {
             .collect();
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(matches!(lanes.enter(webhook(1), Own::default()).await, Admission::Parked(_)));
+        assert!(matches!(
+            lanes.enter(webhook(1), Own::default()).await,
+            Admission::Parked(_)
+        ));
         for waiting in waiting {
             assert!(matches!(waiting.await.unwrap(), Admission::Parked(_)));
         }
@@ -486,7 +491,8 @@ mod tests {
     fn the_rate_is_judged_by_the_last_so_many_starts() {
         let begin = Instant::now();
         let starts = |millis: &[u64]| millis.iter().map(|ms| begin + Duration::from_millis(*ms)).collect();
-        let wait = |past: &[u64], now| pace(&starts(past), begin + Duration::from_millis(now), TWO_A_SECOND).as_millis();
+        let wait =
+            |past: &[u64], now| pace(&starts(past), begin + Duration::from_millis(now), TWO_A_SECOND).as_millis();
         assert_eq!(wait(&[], 0), 0);
         assert_eq!(wait(&[0], 0), 0);
         assert_eq!(wait(&[0, 100], 100), 900);
@@ -526,7 +532,9 @@ mod tests {
             ..Own::default()
         };
         assert!(matches!(lanes.enter(webhook(1), own).await, Admission::Turn(_)));
-        assert!(matches!(lanes.enter(webhook(1), own).await, Admission::Paced(wait) if wait == Duration::from_secs(60)));
+        assert!(
+            matches!(lanes.enter(webhook(1), own).await, Admission::Paced(wait) if wait == Duration::from_secs(60))
+        );
         assert!(matches!(lanes.enter(webhook(2), own).await, Admission::Turn(_)));
         assert_eq!(lanes.in_flight(), 0);
     }

@@ -66,10 +66,7 @@ pub fn decide(locked: &Locked, mut news: News<'_>) -> (Health, bool) {
         health.last_failed_at = health.last_failed_at.max(Some(ended_at(last)));
     }
 
-    let is_stopped = health
-        .stopped
-        .as_ref()
-        .is_some_and(|stopped| since_restart(stopped.at));
+    let is_stopped = health.stopped.as_ref().is_some_and(|stopped| since_restart(stopped.at));
     let stop = match is_stopped {
         true => None,
         false => stop(&news.failed, streak, health.failures_in_a_row),

@@ -90,7 +90,10 @@ fn as_many_failures_in_a_row_as_are_allowed_fail_the_webhook_and_one_fewer_does_
     let stopped = health.stopped.unwrap();
     assert!(moved);
     assert_eq!(stopped.state, StoppedState::Failed);
-    assert_eq!(stopped.reason, "3 failed attempts in a row; the last: the receiver answered 503");
+    assert_eq!(
+        stopped.reason,
+        "3 failed attempts in a row; the last: the receiver answered 503"
+    );
     assert_eq!(health.last_failed_at, Some(at(6)));
 }
 
@@ -191,7 +194,10 @@ fn only_the_check_that_is_wanted_counts() {
     };
     let (health, moved) = decide(&wanted, news(&wrong));
     let found = health.check.unwrap();
-    assert_eq!((found.error.as_deref(), moved), (Some("the receiver answered 404"), true));
+    assert_eq!(
+        (found.error.as_deref(), moved),
+        (Some("the receiver answered 404"), true)
+    );
     assert_eq!((health.failures_in_a_row, health.last_failed_at), (0, None));
 
     let (health, moved) = decide(&wanted, news(&right));
@@ -207,7 +213,10 @@ fn only_the_check_that_is_wanted_counts() {
         },
         ..wanted.clone()
     };
-    assert!(!decide(&known, news(&wrong)).1, "what it came to first is what it came to");
+    assert!(
+        !decide(&known, news(&wrong)).1,
+        "what it came to first is what it came to"
+    );
 
     let another = Locked {
         check: Some(EventKey::of_message(NOW, 77)),
