@@ -9,5 +9,6 @@ mod examples;
 mod house;
 mod main_job;
 mod outages;
+mod reconciliation;
 mod schemas;
 mod takes_effect;
