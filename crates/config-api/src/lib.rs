@@ -9,6 +9,7 @@
 //! - [`http`]: the resources, one file each
 //! - [`access`]: who may do what
 //! - [`changes`] and [`validate`]: what a webhook may be
+//! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`relay`]: outbox → CONFIG
 //! - [`admin_token`]: the one token that is not made over REST
@@ -25,6 +26,7 @@ pub mod http;
 pub mod relay;
 pub mod resolve;
 pub mod validate;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
