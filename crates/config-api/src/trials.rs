@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::api::{Api, failed, new_id};
 use crate::resolve;
+use crate::webhooks::profile;
 
 /// Tests that a project may begin in a minute. No lane bounds them, so this does: a receiver that hangs holds no more
 /// requests than these.
@@ -242,12 +243,4 @@ fn example(event_type: &str) -> Bytes {
     serde_json::json!({ "message": format!("This is a test of {event_type}.") })
         .to_string()
         .into()
-}
-
-/// The project's profile.
-fn profile<'a>(api: &'a Api, project: &Project) -> Result<&'a Profile, Problem> {
-    let absent = || std::io::Error::other(format!("no profile `{}`", project.profile));
-    api.profiles
-        .get(&project.profile)
-        .ok_or_else(|| Problem::from(Code::Internal).because(absent()))
 }

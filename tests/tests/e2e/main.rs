@@ -9,4 +9,6 @@ mod examples;
 mod house;
 mod main_job;
 mod outages;
+mod states;
 mod takes_effect;
+mod trials;

@@ -6,3 +6,4 @@ mod access;
 mod definitions;
 mod record;
 mod support;
+mod trials;
