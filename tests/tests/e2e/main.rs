@@ -9,6 +9,8 @@ mod examples;
 mod house;
 mod main_job;
 mod outages;
+mod reconciliation;
+mod schemas;
 mod states;
 mod takes_effect;
 mod trials;

@@ -1,13 +1,15 @@
 //! The resources, one file each: what stands in their paths, queries and bodies.
 //!
 //! A `{project}` is a project's name or id, a `{webhook}` a webhook's. Lists answer `{"items": […], "next": …}`, newest
-//! first; `next` is the `cursor` of the next page, or null.
+//! first, event types by name; `next` is the `cursor` of the next page, or null.
 
 mod attempts;
 mod deliveries;
+mod event_types;
 mod events;
 mod json;
 mod projects;
+mod reconciliation;
 mod rejected_events;
 mod root;
 mod tests;
@@ -53,11 +55,30 @@ pub fn router(api: Arc<Api>) -> Router {
         )
         .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
         .route("/v1/projects/{project}/tests/{test}", get(tests::show))
+        .route(
+            "/v1/projects/{project}/event-types",
+            post(event_types::create).get(event_types::list),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}",
+            get(event_types::show)
+                .patch(event_types::change)
+                .delete(event_types::remove),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}/versions",
+            post(event_types::create_version),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
+            get(event_types::show_version).patch(event_types::change_version),
+        )
         .route("/v1/projects/{project}/events", get(events::list))
         .route("/v1/projects/{project}/events/{event}", get(events::show))
         .route("/v1/projects/{project}/attempts", get(attempts::list))
         .route("/v1/projects/{project}/attempts/{attempt}", get(attempts::show))
         .route("/v1/projects/{project}/deliveries", get(deliveries::list))
+        .route("/v1/projects/{project}/reconciliation", get(reconciliation::show))
         .route("/v1/projects/{project}/rejected-events", get(rejected_events::list))
         .route("/v1/rejected-events", get(rejected_events::list_all))
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -4,6 +4,7 @@
 
 mod access;
 mod definitions;
+mod event_types;
 mod record;
 mod support;
 mod trials;
