@@ -9,7 +9,9 @@
 //! - [`http`]: the resources, one file each
 //! - [`access`]: who may do what
 //! - [`changes`] and [`validate`]: what a webhook may be
+//! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
+//! - [`actions`]: pausing, resuming, restarting and checking one
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
@@ -18,6 +20,7 @@
 //! wait in the outbox.
 
 pub mod access;
+pub mod actions;
 pub mod admin_token;
 pub mod api;
 pub mod changes;
@@ -27,6 +30,7 @@ pub mod relay;
 pub mod resolve;
 pub mod trials;
 pub mod validate;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

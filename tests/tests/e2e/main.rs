@@ -11,4 +11,6 @@ mod main_job;
 mod outages;
 mod reconciliation;
 mod schemas;
+mod states;
 mod takes_effect;
+mod trials;

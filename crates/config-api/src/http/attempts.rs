@@ -106,6 +106,15 @@ impl From<Attempt> for AttemptView {
     }
 }
 
+impl From<(Attempt, Response)> for AttemptWithResponse {
+    fn from((attempt, response): (Attempt, Response)) -> Self {
+        Self {
+            response: attempt.status.map(|_| response.into()),
+            attempt: attempt.into(),
+        }
+    }
+}
+
 impl From<Response> for ResponseView {
     fn from(response: Response) -> Self {
         Self {
@@ -184,12 +193,7 @@ pub(super) async fn show(
     let found = log::attempt(&mut connection, within.project.id, id)
         .await
         .map_err(failed)?;
-    let (attempt, response) = found.ok_or_else(absent)?;
-    let response = attempt.status.map(|_| response.into());
-    Ok(Json(AttemptWithResponse {
-        attempt: attempt.into(),
-        response,
-    }))
+    Ok(Json(found.ok_or_else(absent)?.into()))
 }
 
 /// Reads `delivered`, `failed`, `503` or `5xx`.

@@ -12,14 +12,15 @@ mod projects;
 mod reconciliation;
 mod rejected_events;
 mod root;
+mod tests;
 mod tokens;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use common::http::Problem;
 use proto_schemas::id::{ProjectId, WebhookId};
 use store::{Connection, webhooks as rows};
@@ -35,17 +36,25 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/", get(root::show))
         .route("/v1/projects", post(projects::create).get(projects::list))
-        .route("/v1/projects/{project}", get(projects::show))
+        .route("/v1/projects/{project}", get(projects::show).patch(projects::change))
         .route("/v1/projects/{project}/tokens", post(tokens::create).get(tokens::list))
-        .route("/v1/projects/{project}/tokens/{token}", delete(tokens::revoke))
+        .route(
+            "/v1/projects/{project}/tokens/{token}",
+            get(tokens::show).delete(tokens::revoke),
+        )
         .route(
             "/v1/projects/{project}/webhooks",
             post(webhooks::create).get(webhooks::list),
         )
         .route(
             "/v1/projects/{project}/webhooks/{webhook}",
-            get(webhooks::show).patch(webhooks::change).delete(webhooks::remove),
+            get(webhooks::show)
+                .patch(webhooks::change)
+                .delete(webhooks::remove)
+                .post(webhooks::act),
         )
+        .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
+        .route("/v1/projects/{project}/tests/{test}", get(tests::show))
         .route(
             "/v1/projects/{project}/event-types",
             post(event_types::create).get(event_types::list),
@@ -88,6 +97,6 @@ async fn webhook_filter(
     }
     match rows::find(connection, project, named).await.map_err(failed)? {
         Some(webhook) => Ok(Some(webhook.id)),
-        None => Err(webhooks::absent()),
+        None => Err(crate::webhooks::absent()),
     }
 }

@@ -79,7 +79,7 @@ impl Stage {
             ),
             Err(error) => {
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no check can be made");
-                return self.unusable(due, handed_out, webhook);
+                return self.unusable(due, handed_out);
             }
         };
         self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
@@ -122,13 +122,107 @@ impl Stage {
     }
 
     /// What a trial comes to of which no request can be made.
-    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32) -> Fact {
         let made = Made::failed(
             self.clock.now(),
             Outcome::FailedForGood,
             ErrorClass::Webhook,
             "the webhook's definition cannot be used; its operator's log says why".to_owned(),
         );
-        self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
+        self.finish(due, handed_out, None, made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proto_schemas::definition::{Body, Signature, WebhookState};
+    use proto_schemas::id::{ProjectId, WebhookId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn webhook(state: WebhookState) -> Webhook {
+        Webhook {
+            id: WebhookId::from_uuid(Uuid::from_u128(2)),
+            project: ProjectId::from_uuid(Uuid::from_u128(1)),
+            project_name: "shop".into(),
+            name: "slack".into(),
+            revision: 1,
+            deleted: false,
+            state,
+            url: "https://example.com/".into(),
+            events: vec!["*".into()],
+            headers: Vec::new(),
+            sealed_secret: None,
+            timeout: Duration::from_secs(5),
+            ladder: vec![Duration::ZERO],
+            body: Body::Raw,
+            signature: Signature::default(),
+            redirect_is_success: false,
+            attributes: BTreeMap::new(),
+            filter: None,
+            placeholders: Vec::new(),
+            options: Vec::new(),
+            max_in_flight: None,
+            rate_limit: None,
+            hold_while_paused: false,
+            fail_after: None,
+        }
+    }
+
+    fn test(given: Option<Webhook>) -> Trial {
+        Trial {
+            kind: TrialKind::Test,
+            webhook: given.map(Box::new),
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_tried_whatever_its_state() {
+        for state in [
+            WebhookState::Pending,
+            WebhookState::Active,
+            WebhookState::Paused,
+            WebhookState::Failed,
+            WebhookState::Disabled,
+        ] {
+            let known = Arc::new(webhook(state));
+            assert_eq!(decide(1, &test(None), Some(Arc::clone(&known))), Step::Send(known));
+        }
+    }
+
+    #[test]
+    fn the_definition_that_comes_with_a_trial_is_the_one_that_is_tried() {
+        let given = Webhook {
+            url: "https://example.org/".into(),
+            ..webhook(WebhookState::Pending)
+        };
+        let known = Arc::new(webhook(WebhookState::Active));
+        let step = decide(1, &test(Some(given.clone())), Some(known));
+        assert_eq!(step, Step::Send(Arc::new(given)));
+    }
+
+    #[test]
+    fn a_definition_that_has_not_arrived_is_waited_for_but_not_for_ever() {
+        assert_eq!(decide(1, &test(None), None), Step::LookAgain);
+        assert!(matches!(
+            decide(LOOKS, &test(None), None),
+            Step::End(ErrorClass::Webhook, _)
+        ));
+        let gone = Webhook {
+            deleted: true,
+            ..webhook(WebhookState::Active)
+        };
+        assert!(matches!(
+            decide(1, &test(None), Some(Arc::new(gone))),
+            Step::End(ErrorClass::Webhook, _)
+        ));
+        let given = test(Some(webhook(WebhookState::Active)));
+        assert!(matches!(
+            decide(MAX_HANDED_OUT + 1, &given, None),
+            Step::End(ErrorClass::GaveUp, _)
+        ));
     }
 }
