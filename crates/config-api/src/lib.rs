@@ -11,7 +11,8 @@
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
-//! - [`relay`]: outbox → CONFIG
+//! - [`trials`]: requests made to try a webhook
+//! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -22,9 +23,11 @@ pub mod admin_token;
 pub mod api;
 pub mod changes;
 mod config;
+pub mod diff;
 pub mod http;
 pub mod relay;
 pub mod resolve;
+pub mod trials;
 pub mod validate;
 pub mod webhooks;
 
@@ -36,6 +39,7 @@ use common::bus::Bus;
 use common::crypto::KeyRing;
 use common::egress::Guard;
 use common::health::Health;
+use common::http::rate_limit::RateLimits;
 use common::profile::Profiles;
 use common::service::{Context, Service};
 use store::Store;
@@ -47,6 +51,9 @@ use crate::relay::Relay;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often answers to repeated requests are cleared away.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// The service.
 #[derive(Debug)]
@@ -78,7 +85,7 @@ impl Service for ConfigApi {
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         let bucket = bus.config_bucket().await?;
-        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles));
+        let (relay, publication) = Relay::new(store.clone(), bus, bucket, Arc::clone(&profiles));
         admin_token::install(&store, &admin_token, context.clock.now()).await?;
         relay.drain().await?;
         relay.resync().await?;
@@ -89,6 +96,8 @@ impl Service for ConfigApi {
             profiles,
             guard,
             clock: context.clock,
+            rate_limits: RateLimits::new(&config.rate_limit),
+            source_addresses: config.source_addresses,
             publication,
         });
         Ok(Self {
@@ -107,7 +116,8 @@ impl Service for ConfigApi {
         let store = self.api.store.clone();
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
-            watch_postgres(store.clone(), self.health, stop),
+            watch_postgres(store.clone(), self.health, stop.clone()),
+            forget_keys(Arc::clone(&self.api), stop),
         );
         store.close().await;
         Ok(())
@@ -124,6 +134,22 @@ async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Resul
              set --profiles-dir (POSTHASTE_PROFILES_DIR) to the folder that holds {profile}.toml",
             profiles.names()
         ),
+    }
+}
+
+/// Deletes the answers that have been kept for long enough.
+async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        let expired = api.now().checked_sub(http::KEPT).unwrap_or(jiff::Timestamp::MIN);
+        let deleted =
+            async { store::idempotency_keys::delete_before(&mut *api.store.connection().await?, expired).await };
+        if let Err(error) = deleted.await {
+            tracing::debug!(%error, "answers to repeated requests stay for another while");
+        }
     }
 }
 

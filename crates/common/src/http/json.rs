@@ -108,7 +108,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 /// A JSON pointer's step in its URI form: `~` and `/` escaped (RFC 6901, section 3), then what a URI's fragment cannot
 /// hold (section 6).
-fn token(key: &str) -> String {
+pub(super) fn token(key: &str) -> String {
     let mut token = String::from("/");
     for byte in key.replace('~', "~0").replace('/', "~1").bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {

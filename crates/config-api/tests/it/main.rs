@@ -4,5 +4,7 @@
 
 mod access;
 mod definitions;
+mod limits;
+mod manners;
 mod record;
 mod support;
