@@ -188,7 +188,10 @@ fn note_in_list(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (O
 fn note_in_map(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (Option<String>, String)>) {
     match checked {
         Ok(()) => {}
-        Err((Some(key), reason)) => errors.push(FieldError::member(path, &key, reason)),
+        Err((Some(key), reason)) => errors.push(FieldError::at(
+            &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
+            reason,
+        )),
         Err((None, reason)) => errors.push(FieldError::new(path, reason)),
     }
 }

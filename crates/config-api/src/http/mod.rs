@@ -12,6 +12,7 @@ mod idempotency;
 mod json;
 mod profiles;
 mod projects;
+mod reconciliation;
 mod rejected_events;
 mod revisions;
 mod root;
@@ -75,6 +76,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(attempts::routes())
         .merge(deliveries::routes())
         .merge(rejected_events::routes())
+        .merge(reconciliation::routes())
         .merge(profiles::routes())
         .merge(source_addresses::routes())
 }
