@@ -8,6 +8,7 @@
 //!
 //! - [`http`]: the resources, one file each
 //! - [`access`]: who may do what
+//! - `webhooks`: what is done to a webhook, whoever asks
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`relay`]: outbox → CONFIG
@@ -25,6 +26,7 @@ pub mod http;
 pub mod relay;
 pub mod resolve;
 pub mod validate;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,7 +11,7 @@ mod projects;
 mod rejected_events;
 mod root;
 mod tokens;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
@@ -67,6 +67,6 @@ async fn webhook_filter(
     }
     match rows::find(connection, project, named).await.map_err(failed)? {
         Some(webhook) => Ok(Some(webhook.id)),
-        None => Err(webhooks::absent()),
+        None => Err(crate::webhooks::absent()),
     }
 }
