@@ -83,14 +83,15 @@ pub(crate) async fn create(
     })
 }
 
-/// Changes a webhook, where `allowed` has nothing against it as it stands. What changes nothing makes no revision.
+/// Changes a webhook. `adapt` sees it as it stands, with nobody else changing it, and may refuse, or fit the changes to
+/// it; their url is looked at before. What changes nothing makes no revision.
 pub(crate) async fn change(
     api: &Api,
     project: &Project,
     caller: &Caller,
     named: &str,
-    changes: Changes,
-    allowed: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
+    mut changes: Changes,
+    adapt: impl FnOnce(&Webhook, &mut Changes) -> Result<(), Problem> + Send,
 ) -> Result<Webhook, Problem> {
     if let Some(url) = &changes.url {
         // Before the transaction, because name servers may take seconds.
@@ -101,7 +102,7 @@ pub(crate) async fn change(
         .await
         .map_err(failed)?;
     let stored = stored.ok_or_else(absent)?;
-    allowed(&stored)?;
+    adapt(&stored, &mut changes)?;
     let mut webhook = stored.clone();
     apply(api, project, changes, &mut webhook)?;
     if webhook == stored {

@@ -66,7 +66,7 @@ pub(super) async fn change(
     Json(changed): Json<ChangedWebhook>,
 ) -> Result<Json<WebhookView>, Problem> {
     let changes = Changes::from(changed);
-    let webhook = webhooks::change(&api, &within.project, &within.caller, &named, changes, |_| Ok(())).await?;
+    let webhook = webhooks::change(&api, &within.project, &within.caller, &named, changes, |_, _| Ok(())).await?;
     Ok(Json(WebhookView::of(&webhook)))
 }
 
