@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`http`]: the resources, one file each
+//! - `facades`: the same webhooks in other platforms' words
 //! - [`access`]: who may do what
 //! - `webhooks`: what is done to a webhook, whoever asks
 //! - [`changes`] and [`validate`]: what a webhook may be
@@ -22,6 +23,7 @@ pub mod admin_token;
 pub mod api;
 pub mod changes;
 mod config;
+mod facades;
 pub mod http;
 pub mod relay;
 pub mod resolve;

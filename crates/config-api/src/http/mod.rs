@@ -51,6 +51,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/projects/{project}/deliveries", get(deliveries::list))
         .route("/v1/projects/{project}/rejected-events", get(rejected_events::list))
         .route("/v1/rejected-events", get(rejected_events::list_all))
+        .merge(crate::facades::router())
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)
 }
