@@ -1,7 +1,10 @@
 //! Changes to a webhook: what a request asks for, applied to a webhook as it stands. Creating one is changing a blank
 //! one. Everything is checked, and all that is wrong is said at once; secrets are sealed here and leave unsealed nowhere.
 
-use std::collections::HashSet;
+mod headers;
+mod settings;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::crypto::{Context, KeyRing};
@@ -10,11 +13,12 @@ use common::http::FieldError;
 use common::model::limits;
 use common::profile::Profile;
 use common::sign;
-use store::webhooks::{Header, HeaderValue, Retry, Webhook};
+use serde_json::Value;
+use store::webhooks::{BodyKind, RateLimit, Retry, SignatureSettings, Webhook};
 
 use crate::validate;
 
-/// What a request asks for. `None` leaves a field as it is.
+/// What a request asks for. `None` leaves a field as it is; where there are two, `Some(None)` is: as the profile says.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// A new name.
@@ -23,16 +27,40 @@ pub struct Changes {
     pub url: Option<String>,
     /// New event type patterns, in place of all there were.
     pub events: Option<Vec<String>>,
-    /// A new signing secret.
-    pub secret: Option<String>,
+    /// A new signing secret; `Some(None)`: none, requests go out unsigned.
+    pub secret: Option<Option<String>>,
     /// New headers, in place of all there were.
     pub headers: Option<Vec<HeaderChange>>,
     /// On or off.
     pub active: Option<bool>,
-    /// When to try again; `Some(None)`: as the profile says.
+    /// When to try again.
     pub retry: Option<Option<Retry>>,
-    /// Total time of one request; `Some(None)`: as the profile says.
+    /// Total time of one request.
     pub timeout: Option<Option<Duration>>,
+    /// A new text for people.
+    pub description: Option<String>,
+    /// New labels, in place of all there were.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What an event's attributes have to be, in place of all that was said of them.
+    pub attributes: Option<BTreeMap<String, String>>,
+    /// A filter on the event; `Some(None)`: none.
+    pub filter: Option<Option<Value>>,
+    /// The body as a template; `Some(None)`: none.
+    pub transform: Option<Option<Value>>,
+    /// How the body is made.
+    pub body: Option<Option<BodyKind>>,
+    /// How requests are signed.
+    pub signature: Option<Option<SignatureSettings>>,
+    /// Whether a 3xx answer counts as delivered.
+    pub redirect_is_success: Option<Option<bool>>,
+    /// How many requests may begin in a window of time; `Some(None)`: as many as the lane takes.
+    pub rate_limit: Option<Option<RateLimit>>,
+    /// Requests under way at once; `Some(None)`: the dispatcher's default.
+    pub max_in_flight: Option<Option<u32>>,
+    /// Failed attempts in a row after which it has failed; 0: never.
+    pub fail_after: Option<Option<u32>>,
+    /// The profile's options, in place of all that was said of them.
+    pub options: Option<BTreeMap<String, bool>>,
 }
 
 /// A header as a request gives it.
@@ -62,35 +90,16 @@ impl Changes {
     ///
     /// # Errors
     /// Everything that is wrong, field by field.
-    pub fn apply(self, webhook: &mut Webhook, rules: &Rules<'_>) -> Result<(), Vec<FieldError>> {
+    pub fn apply(mut self, webhook: &mut Webhook, rules: &Rules<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        if let Some(name) = self.name {
-            note(&mut errors, "/name", validate::name(&name));
-            webhook.name = name;
-        }
-        if let Some(url) = self.url {
-            match rules.guard.check(&url) {
-                Ok(target) => webhook.url = target.as_str().to_owned(),
-                Err(refused) => errors.push(FieldError::new("/url", refused.to_string())),
-            }
-        }
-        if let Some(events) = self.events {
-            note_in_list(&mut errors, "/events", validate::patterns(&events));
-            webhook.events = events;
-        }
-        if let Some(secret) = self.secret {
-            match sign::Secret::parse(&secret) {
-                Ok(secret) => webhook.sealed_secret = Some(seal(rules.keys, webhook, "secret", secret.text())),
-                Err(error) => errors.push(FieldError::new("/secret", error.to_string())),
-            }
-        }
-        if let Some(headers) = self.headers {
-            webhook.headers = apply_headers(headers, webhook, rules, &mut errors);
+        self.apply_identity(webhook, rules, &mut errors);
+        if let Some(secret) = self.secret.take() {
+            apply_secret(secret.as_deref(), webhook, rules, &mut errors);
         }
         if let Some(active) = self.active {
             webhook.active = active;
         }
-        if let Some(retry) = self.retry {
+        if let Some(retry) = self.retry.take() {
             if let Some(Retry::Delays(delays)) = &retry {
                 note_in_list(&mut errors, "/retry/delays", limits::check_ladder(delays));
             }
@@ -98,98 +107,58 @@ impl Changes {
         }
         if let Some(timeout) = self.timeout {
             if let Some(timeout) = timeout {
-                note(&mut errors, "/timeout", limits::check_timeout(timeout));
+                note(&mut errors, "/timeout", validate::timeout(timeout, rules.profile));
             }
             webhook.timeout = timeout;
         }
+        let headers = self.headers.take();
+        // The headers come last: none may have the name of the one that holds the signature.
+        settings::apply(self, webhook, rules, &mut errors);
+        match headers {
+            Some(headers) => webhook.headers = headers::apply(headers, webhook, rules, &mut errors),
+            None => headers::check_signature(webhook, rules, &mut errors),
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
-}
 
-fn apply_headers(
-    changes: Vec<HeaderChange>,
-    webhook: &Webhook,
-    rules: &Rules<'_>,
-    errors: &mut Vec<FieldError>,
-) -> Vec<Header> {
-    if changes.len() > validate::HEADERS_MAX {
-        errors.push(FieldError::new(
-            "/headers",
-            format!("at most {} headers", validate::HEADERS_MAX),
-        ));
-        return Vec::new();
-    }
-    let signature_header = rules.profile.signature.body_hmac_header.as_deref();
-    let mut names = HashSet::new();
-    let mut bytes = 0;
-    let mut headers = Vec::with_capacity(changes.len());
-    for (index, change) in changes.into_iter().enumerate() {
-        let path = |field: &str| format!("/headers/{index}/{field}");
-        note(
-            errors,
-            &path("key"),
-            validate::header_name(&change.key, signature_header),
-        );
-        let name = change.key.to_ascii_lowercase();
-        if !names.insert(name.clone()) {
-            errors.push(FieldError::new(&path("key"), format!("`{name}` is there twice")));
+    fn apply_identity(&mut self, webhook: &mut Webhook, rules: &Rules<'_>, errors: &mut Vec<FieldError>) {
+        if let Some(name) = self.name.take() {
+            note(errors, "/name", validate::name(&name));
+            webhook.name = name;
         }
-        if let Some(value) = &change.value {
-            note(errors, &path("value"), validate::header_value(value));
+        if let Some(url) = self.url.take() {
+            match rules.guard.check(&url) {
+                Ok(target) => webhook.url = target.as_str().to_owned(),
+                Err(refused) => errors.push(FieldError::new("/url", refused.to_string())),
+            }
         }
-        let stored = webhook
-            .headers
-            .iter()
-            .find(|header| header.key.eq_ignore_ascii_case(&change.key));
-        bytes += name.len() + size(change.value.as_deref(), stored.map(|header| &header.value));
-        match header_value(&change, stored.map(|header| &header.value), |value| {
-            seal(rules.keys, webhook, &format!("header:{name}"), value)
-        }) {
-            Ok(value) => headers.push(Header { key: change.key, value }),
-            Err(reason) => errors.push(FieldError::new(&path("value"), reason)),
+        if let Some(events) = self.events.take() {
+            note_in_list(errors, "/events", validate::patterns(&events));
+            webhook.events = events;
         }
-    }
-    if bytes > validate::HEADERS_BYTES_MAX {
-        let most = validate::HEADERS_BYTES_MAX;
-        errors.push(FieldError::new(
-            "/headers",
-            format!("headers come to at most {most} bytes together"),
-        ));
-    }
-    headers
-}
-
-/// The size of the value that a header will have.
-fn size(value: Option<&str>, stored: Option<&HeaderValue>) -> usize {
-    match (value, stored) {
-        (Some(value), _) => value.len(),
-        (None, Some(HeaderValue::Plain(value))) => value.len(),
-        // Three bytes make four digits of base64.
-        (None, Some(HeaderValue::Sealed(sealed))) => sealed.len() / 4 * 3,
-        (None, None) => 0,
+        if let Some(description) = self.description.take() {
+            note(errors, "/description", validate::description(&description));
+            webhook.description = description;
+        }
+        if let Some(labels) = self.labels.take() {
+            note_in_map(errors, "/labels", validate::labels(&labels));
+            webhook.labels = labels;
+        }
+        if let Some(attributes) = self.attributes.take() {
+            note_in_map(errors, "/attributes", validate::attributes(&attributes));
+            webhook.attributes = attributes;
+        }
     }
 }
 
-/// The value to store: a new one, or the stored one where none is given.
-fn header_value(
-    change: &HeaderChange,
-    stored: Option<&HeaderValue>,
-    seal: impl FnOnce(&str) -> String,
-) -> Result<HeaderValue, &'static str> {
-    let was_protected = stored.map(|value| matches!(value, HeaderValue::Sealed(_)));
-    let protected = change
-        .protected
-        .or(was_protected)
-        .unwrap_or_else(|| validate::is_protected_by_name(&change.key));
-    match (change.value.as_deref(), stored, protected) {
-        (Some(value), _, true) => Ok(HeaderValue::Sealed(seal(value))),
-        (Some(value), _, false) => Ok(HeaderValue::Plain(value.to_owned())),
-        (None, None, _) => Err("give a value: none is stored under this name"),
-        (None, Some(HeaderValue::Sealed(_)), false) => {
-            Err("give the value anew: a protected one does not become readable")
-        }
-        (None, Some(HeaderValue::Plain(value)), true) => Ok(HeaderValue::Sealed(seal(value))),
-        (None, Some(value), _) => Ok(value.clone()),
+fn apply_secret(secret: Option<&str>, webhook: &mut Webhook, rules: &Rules<'_>, errors: &mut Vec<FieldError>) {
+    let Some(secret) = secret else {
+        webhook.sealed_secret = None;
+        return;
+    };
+    match sign::Secret::parse(secret) {
+        Ok(secret) => webhook.sealed_secret = Some(seal(rules.keys, webhook, "secret", secret.text())),
+        Err(error) => errors.push(FieldError::new("/secret", error.to_string())),
     }
 }
 
@@ -212,6 +181,16 @@ fn note(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), String>) {
 fn note_in_list(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (Option<usize>, String)>) {
     if let Err((index, reason)) = checked {
         let path = index.map_or_else(|| path.to_owned(), |index| format!("{path}/{index}"));
+        errors.push(FieldError::new(&path, reason));
+    }
+}
+
+fn note_in_map(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (Option<String>, String)>) {
+    if let Err((key, reason)) = checked {
+        let path = key.map_or_else(
+            || path.to_owned(),
+            |key| format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
+        );
         errors.push(FieldError::new(&path, reason));
     }
 }

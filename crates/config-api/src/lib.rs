@@ -9,8 +9,8 @@
 //! - [`http`]: the resources, one file each
 //! - `facades`: the same webhooks in other platforms' words
 //! - [`access`]: who may do what
-//! - `webhooks`: what is done to a webhook, whoever asks
 //! - [`changes`] and [`validate`]: what a webhook may be
+//! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`relay`]: outbox → CONFIG
 //! - [`admin_token`]: the one token that is not made over REST
@@ -28,7 +28,7 @@ pub mod http;
 pub mod relay;
 pub mod resolve;
 pub mod validate;
-pub(crate) mod webhooks;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,14 @@
 //! What names, headers and patterns may be. Pure; every refusal says what would be right.
 
-use common::model::Pattern;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use common::model::{Pattern, limits};
+use common::profile::Profile;
 use http::{HeaderName, HeaderValue};
 use proto_schemas::id::is_project_name;
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Longest name of a webhook or token, in characters.
@@ -19,6 +25,36 @@ pub const HEADER_VALUE_MAX: usize = 4 * 1024;
 
 /// Most that a webhook's headers may come to, in bytes of names and values: receivers refuse larger heads.
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest description, in characters.
+pub const DESCRIPTION_MAX: usize = 400;
+
+/// Most labels, or attributes, of one webhook.
+pub const PAIRS_MAX: usize = 32;
+
+/// Longest key of a label or attribute, in characters.
+pub const KEY_MAX: usize = 64;
+
+/// Longest value of a label or attribute, in characters.
+pub const VALUE_MAX: usize = 256;
+
+/// Largest filter, and largest transform, in bytes of JSON.
+pub const JSON_BYTES_MAX: usize = 16 * 1024;
+
+/// How deep a filter or a transform may be nested.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// Requests that may begin in a window of a rate limit.
+pub const RATE_REQUESTS: RangeInclusive<u32> = 1..=100_000;
+
+/// The window of a rate limit, in milliseconds. In a shorter one a timer is late by too much.
+pub const RATE_WINDOW_MS: RangeInclusive<u32> = 100..=3_600_000;
+
+/// Requests to one webhook that may be under way at once.
+pub const IN_FLIGHT: RangeInclusive<u32> = 1..=100;
+
+/// Most failed attempts in a row that may be waited for.
+pub const FAIL_AFTER_MAX: u32 = 10_000;
 
 /// Headers that are the connection's, the signature's or our own.
 const RESERVED: [&str; 17] = [
@@ -95,6 +131,129 @@ pub fn name(name: &str) -> Result<(), String> {
     }
 }
 
+/// A webhook's description: text of some lines.
+///
+/// # Errors
+/// What is wrong.
+pub fn description(text: &str) -> Result<(), String> {
+    let length = text.chars().count();
+    if length > DESCRIPTION_MAX {
+        return Err(format!(
+            "a description is at most {DESCRIPTION_MAX} characters long; this one has {length}"
+        ));
+    }
+    match text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        true => Err("a description holds no control characters but tabs and ends of lines".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// A webhook's labels. A wrong one's key comes with the reason.
+///
+/// # Errors
+/// What is wrong.
+pub fn labels(labels: &BTreeMap<String, String>) -> Result<(), (Option<String>, String)> {
+    pairs(labels)?;
+    match labels.keys().find(|key| key.contains([':', ','])) {
+        // Lists are filtered by `key:value,key:value`.
+        Some(key) => Err((Some(key.clone()), "a label's key holds no `:` and no `,`".to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// What a webhook wants an event's attributes to be. A wrong one's key comes with the reason.
+///
+/// # Errors
+/// What is wrong.
+pub fn attributes(attributes: &BTreeMap<String, String>) -> Result<(), (Option<String>, String)> {
+    pairs(attributes)
+}
+
+fn pairs(pairs: &BTreeMap<String, String>) -> Result<(), (Option<String>, String)> {
+    if pairs.len() > PAIRS_MAX {
+        return Err((None, format!("at most {PAIRS_MAX}; these are {}", pairs.len())));
+    }
+    for (key, value) in pairs {
+        let refused = |reason: String| Err((Some(key.clone()), reason));
+        if !(1..=KEY_MAX).contains(&key.chars().count()) {
+            return refused(format!("a key is 1 to {KEY_MAX} characters long"));
+        }
+        if value.chars().count() > VALUE_MAX {
+            return refused(format!("a value is at most {VALUE_MAX} characters long"));
+        }
+        if key.chars().chain(value.chars()).any(char::is_control) {
+            return refused("neither key nor value holds control characters".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A webhook's filter.
+///
+/// # Errors
+/// What is wrong.
+pub fn filter(filter: &Value) -> Result<(), String> {
+    match filter.is_object() {
+        true => json(filter),
+        false => Err("a filter is an object".to_owned()),
+    }
+}
+
+/// A webhook's transform.
+///
+/// # Errors
+/// What is wrong.
+pub fn transform(transform: &Value) -> Result<(), String> {
+    match transform.is_object() || transform.is_array() {
+        true => json(transform),
+        false => Err("a transform is an object or an array whose strings hold expressions".to_owned()),
+    }
+}
+
+fn json(value: &Value) -> Result<(), String> {
+    let size = value.to_string().len();
+    if size > JSON_BYTES_MAX {
+        return Err(format!("it is at most {JSON_BYTES_MAX} bytes of JSON; this is {size}"));
+    }
+    bounded(value, JSON_DEPTH_MAX)
+}
+
+/// Refuses what is too deep, and U+0000, which Postgres cannot hold.
+fn bounded(value: &Value, depth: usize) -> Result<(), String> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(format!("it is nested deeper than {JSON_DEPTH_MAX}"));
+    };
+    let text = |text: &str| match text.contains('\0') {
+        true => Err("a string holds the character U+0000".to_owned()),
+        false => Ok(()),
+    };
+    match value {
+        Value::String(string) => text(string),
+        Value::Array(items) => items.iter().try_for_each(|item| bounded(item, depth)),
+        Value::Object(members) => members.iter().try_for_each(|(key, value)| {
+            text(key)?;
+            bounded(value, depth)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+/// A webhook's timeout.
+///
+/// # Errors
+/// What it may be.
+pub fn timeout(timeout: Duration, profile: &Profile) -> Result<(), String> {
+    limits::check_timeout(timeout)?;
+    match timeout <= profile.timeout_max {
+        true => Ok(()),
+        false => Err(format!(
+            "with the profile `{}` a timeout is at most {}",
+            profile.name,
+            humantime::format_duration(profile.timeout_max)
+        )),
+    }
+}
+
 /// A webhook's event type patterns. The first wrong one's place comes with the reason.
 ///
 /// # Errors
@@ -133,6 +292,21 @@ pub fn header_name(name: &str, signature_header: Option<&str>) -> Result<(), Str
     match reserved {
         true => Err(format!(
             "`{name}` cannot be set: it belongs to the connection, the signature or Posthaste itself"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The name of a header that a signature stands in.
+///
+/// # Errors
+/// What is wrong.
+pub fn signature_header(name: &str) -> Result<(), String> {
+    header_name(name, None)?;
+    let made = ["accept", "authorization", "content-type", "cookie", "user-agent"];
+    match made.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        true => Err(format!(
+            "`{name}` has a meaning of its own; take one such as X-Signature"
         )),
         false => Ok(()),
     }
@@ -270,6 +444,77 @@ mod tests {
             &"x".repeat(4097),
         ] {
             assert!(header_value(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    fn pairs_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_description_has_at_most_400_characters_on_any_number_of_lines() {
+        for good in ["", "a\nb\tc", &"é".repeat(400)] {
+            assert_eq!(description(good), Ok(()), "{good}");
+        }
+        for bad in ["a\0", "\u{1b}[31m", &"é".repeat(401)] {
+            assert!(description(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_and_attributes_are_bounded() {
+        let (key, value) = ("k".repeat(64), "é".repeat(256));
+        assert_eq!(labels(&pairs_of(&[(&key, &value), ("app/name", "")])), Ok(()));
+        let many = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect();
+        assert_eq!(labels(&many(32)), Ok(()));
+        assert_eq!(labels(&many(33)).unwrap_err().0, None);
+        let (key, value) = ("k".repeat(65), "é".repeat(257));
+        for (key, value) in [
+            ("", ""),
+            (&*key, ""),
+            ("a", &*value),
+            ("a\0", ""),
+            ("a", "b\n"),
+            ("a:b", ""),
+            ("a,b", ""),
+        ] {
+            assert_eq!(
+                labels(&pairs_of(&[(key, value)])).unwrap_err().0.as_deref(),
+                Some(key),
+                "{key}"
+            );
+        }
+        // Attributes are the producer's: only how lists of webhooks are filtered forbids these characters.
+        assert_eq!(attributes(&pairs_of(&[("a:b", "1")])), Ok(()));
+    }
+
+    #[test]
+    fn a_transform_is_json_of_limited_size_and_depth_that_postgres_can_hold() {
+        let nested =
+            |depth: usize| (1..depth).fold(serde_json::json!({}), |inner, _| serde_json::json!({ "a": inner }));
+        assert_eq!(transform(&nested(JSON_DEPTH_MAX)), Ok(()));
+        assert!(transform(&nested(JSON_DEPTH_MAX + 1)).is_err());
+        let long = |length: usize| serde_json::json!({ "a": "x".repeat(length - 8) });
+        assert_eq!(transform(&long(JSON_BYTES_MAX)), Ok(()));
+        assert!(transform(&long(JSON_BYTES_MAX + 1)).is_err());
+        for bad in [
+            serde_json::json!("text"),
+            serde_json::json!({ "a": ["\0"] }),
+            serde_json::json!({ "\0": 1 }),
+        ] {
+            assert!(transform(&bad).is_err(), "{bad}");
+        }
+        assert!(filter(&serde_json::json!([])).is_err());
+    }
+
+    #[test]
+    fn a_signature_stands_in_a_header_that_means_nothing_else() {
+        assert_eq!(signature_header("X-Hub-Signature-256"), Ok(()));
+        for bad in ["Content-Type", "authorization", "host", "webhook-signature", "", "a b"] {
+            assert!(signature_header(bad).is_err(), "{bad}");
         }
     }
 

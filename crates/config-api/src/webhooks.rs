@@ -1,8 +1,7 @@
-//! What is done to a webhook, whoever asks for it: `/v1` and the façades come together here, so a webhook is the same
-//! one from whichever side it is looked at.
+//! Webhooks made, changed and deleted: what REST and the façades have in common.
 //!
-//! Each of these is one transaction: the row, its revision and its place in the outbox. They return when the change has
-//! been published, or will be shortly.
+//! A change and its revision, and the note that the definition is to be published, are one transaction. What a webhook
+//! may be is said in [`crate::changes`].
 
 use std::collections::BTreeMap;
 
@@ -12,40 +11,160 @@ use common::profile::Profile;
 use common::sign;
 use proto_schemas::id::WebhookId;
 use proto_schemas::stream::config_key::Key;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
-use store::projects::Project;
+use store::projects::{self, Project};
 use store::webhooks::{self, Settings, Webhook};
 use store::{Connection, Error};
 
 use crate::access::Caller;
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::changes::{Changes, Rules};
-use crate::http::webhooks::definition;
+use crate::http::webhooks::Definition;
 
-/// A webhook that was made, and the secret that was made up for it, if one was.
+/// A webhook that has just been made.
 #[derive(Debug)]
-pub(crate) struct Created {
-    pub(crate) webhook: Webhook,
-    pub(crate) secret: Option<String>,
+pub struct Created {
+    /// The webhook.
+    pub webhook: Webhook,
+    /// The secret, where one was made up. It cannot be had again.
+    pub secret: Option<SecretString>,
 }
 
-/// Makes a webhook.
-pub(crate) async fn create(
+/// Makes a webhook. Where the changes say nothing of a secret, one is made up if the profile wants it so.
+///
+/// # Errors
+/// What is wrong with the changes, or a name that is taken.
+pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: Changes) -> Result<Created, Problem> {
+    let profile = profile(api, project)?;
+    let secret = (changes.secret.is_none() && profile.generate_secret).then(sign::Secret::generate);
+    if let Some(secret) = &secret {
+        changes.secret = Some(Some(secret.expose_secret().to_owned()));
+    }
+    let mut webhook = blank(api, project);
+    apply(api, profile, changes, &mut webhook)?;
+    // Before the transaction, because name servers may take seconds.
+    vet(api, &webhook.url).await?;
+
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    url_is_free(&mut transaction, profile, &webhook).await?;
+    webhooks::insert(&mut transaction, &webhook)
+        .await
+        .map_err(|error| name_taken(error, &webhook))?;
+    note_written(&mut transaction, &webhook, caller).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(Created { webhook, secret })
+}
+
+/// Changes the webhook of that name or id. `condition` sees it as it stands, while nobody else can change it.
+///
+/// # Errors
+/// 404, what `condition` says, what is wrong with the changes, or a name that is taken.
+pub async fn change(
     api: &Api,
     project: &Project,
     caller: &Caller,
-    mut changes: Changes,
-) -> Result<Created, Problem> {
-    let generated = match &changes.secret {
-        Some(_) => None,
-        None => Some(sign::Secret::generate()),
-    };
-    if let Some(secret) = &generated {
-        changes.secret = Some(secret.expose_secret().to_owned());
+    named: &str,
+    condition: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
+    changes: Changes,
+) -> Result<Webhook, Problem> {
+    let url = changes.url.clone();
+    let changes = |stored: &Webhook| condition(stored).map(|()| changes);
+    change_with(api, project, caller, named, url, changes).await
+}
+
+/// [`change`], with changes that depend on how the webhook stands. Their url, `url`, is looked at before.
+///
+/// # Errors
+/// 404, what `changes` says, what is wrong with them, or a name that is taken.
+pub async fn change_with(
+    api: &Api,
+    project: &Project,
+    caller: &Caller,
+    named: &str,
+    url: Option<String>,
+    changes: impl FnOnce(&Webhook) -> Result<Changes, Problem> + Send,
+) -> Result<Webhook, Problem> {
+    let profile = profile(api, project)?;
+    if let Some(url) = &url {
+        vet(api, url).await?;
     }
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
+    let stored = stored.map_err(failed)?.ok_or_else(absent)?;
+    let changes = changes(&stored)?;
+    let mut webhook = stored.clone();
+    apply(api, profile, changes, &mut webhook)?;
+    if webhook == stored {
+        return Ok(stored);
+    }
+    if webhook.url != stored.url {
+        url_is_free(&mut transaction, profile, &webhook).await?;
+    }
+    webhook.revision += 1;
+    webhook.updated_at = api.now();
+    webhooks::update(&mut transaction, &webhook)
+        .await
+        .map_err(|error| name_taken(error, &webhook))?;
+    note_written(&mut transaction, &webhook, caller).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(webhook)
+}
+
+/// Deletes the webhook of that name or id. `condition` sees it as it stands, while nobody else can change it.
+///
+/// # Errors
+/// 404, or what `condition` says.
+pub async fn remove(
+    api: &Api,
+    project: &Project,
+    caller: &Caller,
+    named: &str,
+    condition: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
+) -> Result<(), Problem> {
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
+    let mut webhook = stored.map_err(failed)?.ok_or_else(absent)?;
+    condition(&webhook)?;
     let now = api.now();
-    let mut webhook = Webhook {
+    webhook.revision += 1;
+    webhook.updated_at = now;
+    webhook.deleted_at = Some(now);
+    // Nothing is sent to it any more, so nothing secret of it is kept.
+    webhook.sealed_secret = None;
+    webhook.headers.clear();
+    webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
+    note_written(&mut transaction, &webhook, caller).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(())
+}
+
+/// What a request hears of a webhook that is not there.
+pub fn absent() -> Problem {
+    Problem::new(Code::NotFound, "there is no such webhook in this project")
+}
+
+/// The project's profile. One that another process knows and this one does not is the operator's mistake.
+///
+/// # Errors
+/// 500
+pub fn profile<'a>(api: &'a Api, project: &Project) -> Result<&'a Profile, Problem> {
+    api.profiles.get(&project.profile).ok_or_else(|| {
+        let reason = format!(
+            "no profile `{}`: give every config-api the same --profiles-dir",
+            project.profile
+        );
+        Problem::from(Code::Internal).because(std::io::Error::other(reason))
+    })
+}
+
+/// A webhook of which nothing has been said yet.
+pub(crate) fn blank(api: &Api, project: &Project) -> Webhook {
+    let now = api.now();
+    Webhook {
         id: WebhookId::from_uuid(new_id(now, &mut rand::rng())),
         project: project.id,
         name: String::new(),
@@ -66,110 +185,17 @@ pub(crate) async fn create(
         created_at: now,
         updated_at: now,
         deleted_at: None,
-    };
-    apply(api, project, changes, &mut webhook)?;
-    vet(api, &webhook.url).await?;
-
-    let mut transaction = api.store.begin().await.map_err(failed)?;
-    webhooks::insert(&mut transaction, &webhook)
-        .await
-        .map_err(|error| name_taken(error, &webhook))?;
-    note_written(&mut transaction, &webhook, &definition(&webhook)?, caller).await?;
-    transaction.commit().await.map_err(failed)?;
-    api.publication.wait().await;
-    Ok(Created {
-        webhook,
-        secret: generated.map(|secret| secret.expose_secret().to_owned()),
-    })
-}
-
-/// Changes a webhook. `adapt` sees it as it stands, with nobody else changing it, and may refuse, or fit the changes to
-/// it; their url is looked at before. What changes nothing makes no revision.
-pub(crate) async fn change(
-    api: &Api,
-    project: &Project,
-    caller: &Caller,
-    named: &str,
-    mut changes: Changes,
-    adapt: impl FnOnce(&Webhook, &mut Changes) -> Result<(), Problem> + Send,
-) -> Result<Webhook, Problem> {
-    if let Some(url) = &changes.url {
-        // Before the transaction, because name servers may take seconds.
-        vet(api, url).await?;
     }
-    let mut transaction = api.store.begin().await.map_err(failed)?;
-    let stored = webhooks::find_for_update(&mut transaction, project.id, named)
-        .await
-        .map_err(failed)?;
-    let stored = stored.ok_or_else(absent)?;
-    adapt(&stored, &mut changes)?;
-    let mut webhook = stored.clone();
-    apply(api, project, changes, &mut webhook)?;
-    if webhook == stored {
-        return Ok(stored);
-    }
-    webhook.revision += 1;
-    webhook.updated_at = api.now();
-    webhooks::update(&mut transaction, &webhook)
-        .await
-        .map_err(|error| name_taken(error, &webhook))?;
-    note_written(&mut transaction, &webhook, &definition(&webhook)?, caller).await?;
-    transaction.commit().await.map_err(failed)?;
-    api.publication.wait().await;
-    Ok(webhook)
 }
 
-/// Removes a webhook, where `allowed` has nothing against it as it stands.
-pub(crate) async fn remove(
-    api: &Api,
-    project: &Project,
-    caller: &Caller,
-    named: &str,
-    allowed: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
-) -> Result<(), Problem> {
-    let mut transaction = api.store.begin().await.map_err(failed)?;
-    let stored = webhooks::find_for_update(&mut transaction, project.id, named)
-        .await
-        .map_err(failed)?;
-    let mut webhook = stored.ok_or_else(absent)?;
-    allowed(&webhook)?;
-    let now = api.now();
-    webhook.revision += 1;
-    webhook.updated_at = now;
-    webhook.deleted_at = Some(now);
-    // Nothing is sent to it any more, so nothing secret of it is kept.
-    webhook.sealed_secret = None;
-    webhook.headers.clear();
-    webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
-    note_written(&mut transaction, &webhook, &json!({ "deleted": true }), caller).await?;
-    transaction.commit().await.map_err(failed)?;
-    api.publication.wait().await;
-    Ok(())
-}
-
-/// What a request hears of a webhook that is not there.
-pub(crate) fn absent() -> Problem {
-    Problem::new(Code::NotFound, "there is no such webhook in this project")
-}
-
-fn apply(api: &Api, project: &Project, changes: Changes, webhook: &mut Webhook) -> Result<(), Problem> {
+/// Applies the changes, by the rules of the project's profile.
+pub(crate) fn apply(api: &Api, profile: &Profile, changes: Changes, webhook: &mut Webhook) -> Result<(), Problem> {
     let rules = Rules {
         guard: &api.guard,
-        profile: profile(api, project)?,
+        profile,
         keys: &api.keys,
     };
     changes.apply(webhook, &rules).map_err(Problem::fields)
-}
-
-/// The project's profile. One that another process knows and this one does not is the operator's mistake.
-pub(crate) fn profile<'a>(api: &'a Api, project: &Project) -> Result<&'a Profile, Problem> {
-    api.profiles.get(&project.profile).ok_or_else(|| {
-        let reason = format!(
-            "no profile `{}`: give every config-api the same --profiles-dir",
-            project.profile
-        );
-        Problem::from(Code::Internal).because(std::io::Error::other(reason))
-    })
 }
 
 /// Refuses an address whose name leads to where no webhook may go. One whose shape is wrong is refused elsewhere.
@@ -184,14 +210,30 @@ fn refused(refused: Refused) -> Problem {
     Problem::field("/url", refused.to_string())
 }
 
+/// Where the profile wants every url to have one webhook at most, refuses one that has another already.
+async fn url_is_free(connection: &mut Connection, profile: &Profile, webhook: &Webhook) -> Result<(), Problem> {
+    if !profile.unique_url {
+        return Ok(());
+    }
+    // Two requests at once must not both find that nobody has it.
+    projects::lock(connection, webhook.project).await.map_err(failed)?;
+    let other = webhooks::with_url(connection, webhook.project, &webhook.url, webhook.id).await;
+    match other.map_err(failed)? {
+        None => Ok(()),
+        Some(name) => Err(Problem::new(
+            Code::Conflict,
+            format!("the webhook `{name}` has this url already, and in this project each has one of its own"),
+        )),
+    }
+}
+
 /// Notes what was written: the revision, and that the definition has changed.
-async fn note_written(
-    connection: &mut Connection,
-    webhook: &Webhook,
-    definition: &serde_json::Value,
-    caller: &Caller,
-) -> Result<(), Problem> {
-    webhooks::note_revision(connection, webhook, definition, caller.token)
+async fn note_written(connection: &mut Connection, webhook: &Webhook, caller: &Caller) -> Result<(), Problem> {
+    let definition = match webhook.deleted_at {
+        None => serde_json::to_value(Definition::of(webhook)).map_err(Problem::internal)?,
+        Some(_) => json!({ "deleted": true }),
+    };
+    webhooks::note_revision(connection, webhook, &definition, caller.token)
         .await
         .map_err(failed)?;
     note_changed(connection, &Key::Webhook(webhook.project, webhook.id)).await

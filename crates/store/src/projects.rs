@@ -1,5 +1,5 @@
-//! `projects`: the tenants. Written by config-api; a project's name and
-//! profile never change.
+//! `projects`: the tenants. Written by config-api; a project's name and profile
+//! never change.
 
 use jiff::Timestamp;
 use proto_schemas::id::ProjectId;
@@ -80,6 +80,41 @@ pub async fn by_name(connection: &mut Connection, name: &str) -> Result<Option<P
     .fetch_optional(connection)
     .await?;
     Ok(row.map(Project::from))
+}
+
+/// Lets nobody else take this lock until the transaction ends. Rows that refer to the project are added all the same.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn lock(connection: &mut Connection, id: ProjectId) -> Result<(), Error> {
+    sqlx::query!(
+        r#"-- projects::lock
+         SELECT 1 AS "one!" FROM projects WHERE id = $1 FOR NO KEY UPDATE"#,
+        id.as_uuid(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes what is done with an event that its type's schema refuses; `None`: as the profile says.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn set_schema_check(
+    connection: &mut Connection,
+    id: ProjectId,
+    schema_check: Option<&str>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "-- projects::set_schema_check
+         UPDATE projects SET schema_check = $2 WHERE id = $1",
+        id.as_uuid(),
+        schema_check,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The projects of those ids that exist, in no particular order.

@@ -116,6 +116,24 @@ pub async fn by_hashes(connection: &mut Connection, hashes: &[Vec<u8>]) -> Resul
     rows.into_iter().map(Token::try_from).collect()
 }
 
+/// A project's token, unless it is revoked.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn find(connection: &mut Connection, project: ProjectId, id: Uuid) -> Result<Option<Token>, Error> {
+    let row = query_as!(
+        Row,
+        "-- tokens::find
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens
+         WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL",
+        project.as_uuid(),
+        id,
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Token::try_from).transpose()
+}
+
 /// Up to `limit` tokens of a project made before the token `before`, newest first; revoked ones are left out.
 ///
 /// # Errors

@@ -378,6 +378,29 @@ pub async fn find_for_update(
     row.map(Webhook::try_from).transpose()
 }
 
+/// The name of a webhook of the project, other than `but`, that has this url; deleted ones are left out.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn with_url(
+    connection: &mut Connection,
+    project: ProjectId,
+    url: &str,
+    but: WebhookId,
+) -> Result<Option<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "-- webhooks::with_url
+         SELECT name FROM webhooks
+         WHERE project_id = $1 AND url = $2 AND id <> $3 AND deleted_at IS NULL
+         ORDER BY id LIMIT 1",
+        project.as_uuid(),
+        url,
+        but.as_uuid(),
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
 /// The webhooks of those ids, deleted ones included, in no particular order.
 ///
 /// # Errors
@@ -400,6 +423,15 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
     rows.into_iter().map(Webhook::try_from).collect()
 }
 
+/// Which webhooks of a project.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookFilter<'a> {
+    /// Those that have all of these labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Those whose name contains this text, in capitals or not.
+    pub name: Option<&'a str>,
+}
+
 /// Up to `limit` webhooks of a project made before the webhook `before`, newest first; deleted ones are left out.
 ///
 /// # Errors
@@ -407,6 +439,7 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
 pub async fn page(
     connection: &mut Connection,
     project: ProjectId,
+    filter: &WebhookFilter<'_>,
     before: Option<WebhookId>,
     limit: u32,
 ) -> Result<Vec<Webhook>, Error> {
@@ -420,10 +453,13 @@ pub async fn page(
                 updated_at, deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2)
+           AND ($4::jsonb = '{}' OR labels @> $4) AND ($5::text IS NULL OR strpos(lower(name), lower($5)) > 0)
          ORDER BY id DESC LIMIT $3"#,
         project.as_uuid(),
         before.map(WebhookId::as_uuid),
         i64::from(limit),
+        Json(filter.labels) as _,
+        filter.name,
     )
     .fetch_all(connection)
     .await?;

@@ -27,6 +27,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // Nothing has a name with U+0000 in it, and Postgres cannot even be asked.
+        if parts.uri.path().contains("%00") {
+            return Err(Code::NotFound.into());
+        }
         match AxumPath::from_request_parts(parts, state).await {
             Ok(AxumPath(path)) => Ok(Self(path)),
             Err(rejection) if rejection.status().is_client_error() => Err(Code::NotFound.into()),
@@ -36,6 +40,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 pub(super) fn read<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    if uri.query().is_some_and(|query| query.contains("%00")) {
+        return Err(Problem::new(Code::MalformedQuery, "a text holds the character U+0000"));
+    }
     AxumQuery::try_from_uri(uri)
         .map(|AxumQuery(query)| query)
         .map_err(|rejection| {

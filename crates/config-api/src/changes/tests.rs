@@ -5,7 +5,7 @@ use common::profile::Profiles;
 use jiff::Timestamp;
 use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
-use store::webhooks::Settings;
+use store::webhooks::{HeaderValue, Settings};
 use uuid::Uuid;
 
 use super::*;
@@ -103,7 +103,7 @@ fn everything_that_is_wrong_is_said_at_once() {
         name: Some(String::new()),
         url: Some("http://127.0.0.1/".to_owned()),
         events: Some(vec!["a".to_owned(), "a.*.b".to_owned()]),
-        secret: Some("short".to_owned()),
+        secret: Some(Some("short".to_owned())),
         headers: Some(vec![
             header("Host", Some("x"), None),
             header("X-A", Some("a\nb"), None),
@@ -121,11 +121,11 @@ fn everything_that_is_wrong_is_said_at_once() {
             "#/url",
             "#/events/1",
             "#/secret",
+            "#/retry/delays",
+            "#/timeout",
             "#/headers/0/key",
             "#/headers/1/value",
             "#/headers/2/key",
-            "#/retry/delays",
-            "#/timeout"
         ]
     );
 }
@@ -147,7 +147,7 @@ fn secrets_and_protected_headers_are_stored_sealed() {
     let world = World::new();
     let mut webhook = blank();
     let changes = Changes {
-        secret: Some("a secret of mine".to_owned()),
+        secret: Some(Some("a secret of mine".to_owned())),
         headers: Some(vec![
             header("Authorization", Some("Bearer canary"), None),
             header("X-Team", Some("blue"), None),
@@ -269,4 +269,119 @@ fn retry_and_timeout_go_back_to_the_profiles() {
     };
     profiles.apply(&mut webhook, &world.rules()).unwrap();
     assert_eq!((webhook.retry, webhook.timeout), (None, None));
+}
+
+#[test]
+fn what_a_webhook_says_of_delivery_is_kept_and_null_gives_it_back_to_the_profile() {
+    let world = World::new();
+    let mut webhook = blank();
+    let own = Changes {
+        filter: Some(Some(serde_json::json!({ "data": { "a": 1 } }))),
+        transform: Some(Some(serde_json::json!({ "text": "{{ data.title }}" }))),
+        redirect_is_success: Some(Some(true)),
+        rate_limit: Some(Some(RateLimit {
+            requests: 10,
+            window_ms: 1_000,
+        })),
+        max_in_flight: Some(Some(100)),
+        fail_after: Some(Some(0)),
+        ..Changes::default()
+    };
+    own.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(
+        (webhook.settings.max_in_flight, webhook.settings.fail_after),
+        (Some(100), Some(0))
+    );
+    let reset = Changes {
+        filter: Some(None),
+        transform: Some(None),
+        body: Some(None),
+        signature: Some(None),
+        redirect_is_success: Some(None),
+        rate_limit: Some(None),
+        max_in_flight: Some(None),
+        fail_after: Some(None),
+        ..Changes::default()
+    };
+    reset.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook, blank());
+}
+
+#[test]
+fn what_is_over_a_limit_is_named_all_at_once() {
+    let world = World::new();
+    let limit = |requests, window_ms| Some(Some(RateLimit { requests, window_ms }));
+    let changes = Changes {
+        rate_limit: limit(0, 99),
+        max_in_flight: Some(Some(101)),
+        fail_after: Some(Some(10_001)),
+        timeout: Some(Some(world.rules().profile.timeout_max + Duration::from_millis(1))),
+        transform: Some(Some(serde_json::json!({}))),
+        body: Some(Some(BodyKind::Raw)),
+        options: Some(BTreeMap::from([("include_result".to_owned(), true)])),
+        labels: Some(BTreeMap::from([("a/b".to_owned(), "\n".to_owned())])),
+        ..Changes::default()
+    };
+    let errors = changes.apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(
+        pointers(&errors),
+        [
+            "#/labels/a~1b",
+            "#/timeout",
+            "#/body",
+            "#/rate_limit/requests",
+            "#/rate_limit/per",
+            "#/max_in_flight",
+            "#/fail_after",
+            "#/options/include_result",
+        ]
+    );
+    assert!(errors[7].detail.contains("`cloudthinker` has no options"), "{errors:?}");
+}
+
+#[test]
+fn no_header_of_a_webhook_stands_where_its_signature_does() {
+    let world = World::new();
+    let signed_in = |name: &str| {
+        Some(Some(SignatureSettings {
+            standard_webhooks: false,
+            body_hmac_header: Some(name.to_owned()),
+        }))
+    };
+    let mut webhook = blank();
+    let both = Changes {
+        signature: signed_in("X-Sig"),
+        ..with_headers(vec![header("x-sig", Some("mine"), None)])
+    };
+    assert_eq!(
+        pointers(&both.apply(&mut webhook, &world.rules()).unwrap_err()),
+        ["#/headers/0/key"]
+    );
+
+    let mut webhook = blank();
+    with_headers(vec![header("x-sig", Some("mine"), None)])
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    let later = Changes {
+        signature: signed_in("X-Sig"),
+        ..Changes::default()
+    };
+    let errors = later.apply(&mut webhook, &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/signature/body_hmac_header"]);
+}
+
+#[test]
+fn a_secret_may_be_taken_away() {
+    let world = World::new();
+    let mut webhook = blank();
+    let secret = |secret: Option<&str>| Changes {
+        secret: Some(secret.map(str::to_owned)),
+        ..Changes::default()
+    };
+    secret(Some("a long enough secret"))
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    assert!(webhook.sealed_secret.is_some());
+    secret(None).apply(&mut webhook, &world.rules()).unwrap();
+    assert!(webhook.sealed_secret.is_none());
 }

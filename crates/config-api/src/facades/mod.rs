@@ -10,12 +10,13 @@
 mod once;
 mod ubiops;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use common::http::{FieldError, Problem};
 use proto_schemas::id::{ProjectId, WebhookId};
-use store::webhooks::{self, Webhook};
+use store::webhooks::{self, Webhook, WebhookFilter};
 use store::Connection;
 
 use crate::api::{Api, failed};
@@ -36,7 +37,12 @@ async fn every_webhook(connection: &mut Connection, project: ProjectId) -> Resul
     let mut all: Vec<Webhook> = Vec::new();
     loop {
         let before: Option<WebhookId> = all.last().map(|webhook| webhook.id);
-        let page = webhooks::page(connection, project, before, PAGE).await.map_err(failed)?;
+        let every = WebhookFilter {
+            labels: &BTreeMap::new(),
+            name: None,
+        };
+        let page = webhooks::page(connection, project, &every, before, PAGE).await;
+        let page = page.map_err(failed)?;
         let more = page.len() == PAGE as usize;
         all.extend(page);
         if !more {
@@ -76,8 +82,8 @@ fn blank_webhook() -> Webhook {
         sealed_secret: None,
         active: true,
         description: String::new(),
-        labels: std::collections::BTreeMap::new(),
-        attributes: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
+        attributes: BTreeMap::new(),
         settings: webhooks::Settings::default(),
         check: None,
         restarted_at: None,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use common::http::Problem;
 use proto_schemas::id::{ProjectId, WebhookId};
 use store::{Connection, webhooks as rows};
@@ -33,9 +33,12 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/", get(root::show))
         .route("/v1/projects", post(projects::create).get(projects::list))
-        .route("/v1/projects/{project}", get(projects::show))
+        .route("/v1/projects/{project}", get(projects::show).patch(projects::change))
         .route("/v1/projects/{project}/tokens", post(tokens::create).get(tokens::list))
-        .route("/v1/projects/{project}/tokens/{token}", delete(tokens::revoke))
+        .route(
+            "/v1/projects/{project}/tokens/{token}",
+            get(tokens::show).delete(tokens::revoke),
+        )
         .route(
             "/v1/projects/{project}/webhooks",
             post(webhooks::create).get(webhooks::list),

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use store::projects::{self, Project};
 use uuid::Uuid;
 
-use crate::access::{Administrator, Caller, InProject, Read};
+use super::json::nullable;
+use crate::access::{Administrator, Caller, Configure, InProject, Read};
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::validate;
 
@@ -26,12 +27,47 @@ pub(super) struct NewProject {
     profile: Option<String>,
 }
 
+/// Changes to a project.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangedProject {
+    /// Null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    schema_check: Option<Option<SchemaCheckWord>>,
+}
+
+/// What is done with an event that its type's schema refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SchemaCheckWord {
+    /// Schemas are not looked at.
+    Off,
+    /// It is accepted, and what is wrong is kept with it.
+    Warn,
+    /// It is refused.
+    Reject,
+}
+
+impl SchemaCheckWord {
+    const ALL: [Self; 3] = [Self::Off, Self::Warn, Self::Reject];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// A project.
 #[derive(Debug, Serialize)]
 pub(super) struct ProjectView {
     id: Uuid,
     name: String,
     profile: String,
+    /// Null: as the profile says.
+    schema_check: Option<SchemaCheckWord>,
     created_at: Timestamp,
 }
 
@@ -41,6 +77,9 @@ impl From<Project> for ProjectView {
             id: project.id.as_uuid(),
             name: project.name,
             profile: project.profile,
+            schema_check: project
+                .schema_check
+                .and_then(|word| SchemaCheckWord::ALL.into_iter().find(|check| check.as_str() == word)),
             created_at: project.created_at,
         }
     }
@@ -111,4 +150,27 @@ pub(super) async fn list(
 
 pub(super) async fn show(within: InProject<Read>) -> Json<ProjectView> {
     Json(within.project.into())
+}
+
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Json(changed): Json<ChangedProject>,
+) -> Result<Json<ProjectView>, Problem> {
+    let id = within.project.id;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    projects::lock(&mut transaction, id).await.map_err(failed)?;
+    let stored = projects::by_ids(&mut transaction, &[id]).await.map_err(failed)?;
+    let mut project = stored.into_iter().next().unwrap_or(within.project);
+    let Some(check) = changed.schema_check else {
+        return Ok(Json(project.into()));
+    };
+    project.schema_check = check.map(|check| check.as_str().to_owned());
+    projects::set_schema_check(&mut transaction, id, project.schema_check.as_deref())
+        .await
+        .map_err(failed)?;
+    note_changed(&mut transaction, &Key::Project(id)).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(Json(project.into()))
 }

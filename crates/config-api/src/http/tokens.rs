@@ -119,6 +119,18 @@ pub(super) async fn list(
     Ok(Json(page.map(TokenView::from)))
 }
 
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    within: InProject<Admin>,
+    Path((_, token)): Path<(String, Uuid)>,
+) -> Result<Json<TokenView>, Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let found = tokens::find(&mut connection, within.project.id, token)
+        .await
+        .map_err(failed)?;
+    Ok(Json(found.ok_or_else(absent)?.into()))
+}
+
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     within: InProject<Admin>,
@@ -128,9 +140,13 @@ pub(super) async fn revoke(
     let hash = tokens::revoke(&mut transaction, within.project.id, token, api.now())
         .await
         .map_err(failed)?;
-    let hash = hash.ok_or_else(|| Problem::new(Code::NotFound, "there is no such token"))?;
+    let hash = hash.ok_or_else(absent)?;
     note_changed(&mut transaction, &Key::Token(hex::encode(hash))).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn absent() -> Problem {
+    Problem::new(Code::NotFound, "there is no such token in this project")
 }

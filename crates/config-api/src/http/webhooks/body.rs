@@ -1,84 +1,208 @@
-//! A webhook in JSON.
+//! A webhook in JSON, as requests have it.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use store::webhooks::{HeaderValue, Retry, Webhook};
-use uuid::Uuid;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
+use super::fields::{AnswerClass, BodyWord, HeaderBody, RateLimitBody, RetryBody, SignatureBody, Success};
 use crate::changes::{Changes, HeaderChange};
-use crate::http::json::{Span, nullable};
-use crate::resolve;
+use crate::http::json::{Span, given, nullable};
 
 /// A webhook to be made.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewWebhook {
+    /// 1 to 64 characters, unique in its project.
+    #[schema(min_length = 1, max_length = 64, example = "slack")]
     name: String,
+    /// Where requests go: HTTPS and public, unless the operator allows otherwise.
+    #[schema(example = "https://hooks.example.com/in")]
     url: String,
+    /// Patterns of event types: `*`, `invoice.paid`, `invoice.*`.
+    #[schema(min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
     events: Vec<String>,
-    /// One is generated, and shown in the answer, where none is given.
-    secret: Option<String>,
+    /// What requests are signed with: `whsec_` and Base64, or any other text. Absent: one is made up where the profile says so, and shown in the answer, this once. Null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    secret: Option<Option<String>>,
+    /// Headers of its own, sent with every request.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    /// Off pauses it: what happens meanwhile is not sent later either.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
     active: Option<bool>,
-    retry: Option<RetryBody>,
-    timeout: Option<Span>,
+    /// For people; at most 400 characters.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_length = 400)]
+    description: Option<String>,
+    /// For finding it; at most 32. A key is 1 to 64 characters without `:` and `,`, a value at most 256.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = json!({"team": "blue"}))]
+    labels: Option<BTreeMap<String, String>>,
+    /// An event is sent only if it has each of these attributes with this value; at most 32.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = json!({"object_name": "checkout"}))]
+    attributes: Option<BTreeMap<String, String>>,
+    /// The profile's options, switched on or off.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    options: Option<BTreeMap<String, bool>>,
+    /// When to try again; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RetryBody>)]
+    retry: Option<Option<RetryBody>>,
+    /// Total time of one request, at most what the profile allows; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, example = "10s")]
+    timeout: Option<Option<Span>>,
+    /// A filter on the event; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Option<Value>>,
+    /// The body, as JSON whose strings are template expressions; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    transform: Option<Option<Value>>,
+    /// How the body is made where there is no `transform`; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<BodyWord>)]
+    body: Option<Option<BodyWord>>,
+    /// How requests are signed; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<SignatureBody>)]
+    signature: Option<Option<SignatureBody>>,
+    /// Which answers count as delivered: 2xx, and 3xx if you say so; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<AnswerClass>>)]
+    success: Option<Option<Success>>,
+    /// How many requests may begin in a window of time; null: no limit of its own.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    rate_limit: Option<Option<RateLimitBody>>,
+    /// Requests under way at once; null: the operator's default.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
+    max_in_flight: Option<Option<u32>>,
+    /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>, maximum = 10_000)]
+    fail_after: Option<Option<u32>>,
 }
 
 /// Changes to a webhook. What is absent stays as it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ChangedWebhook {
+    /// 1 to 64 characters, unique in its project.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_length = 1, max_length = 64, example = "slack")]
     name: Option<String>,
+    /// Where requests go: HTTPS and public, unless the operator allows otherwise.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = "https://hooks.example.com/in")]
     url: Option<String>,
+    /// Patterns of event types: `*`, `invoice.paid`, `invoice.*`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
     events: Option<Vec<String>>,
-    secret: Option<String>,
+    /// A new secret; null: none, requests go out unsigned.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    secret: Option<Option<String>>,
+    /// Headers of its own, sent with every request.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    /// Off pauses it: what happens meanwhile is not sent later either.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
     active: Option<bool>,
-    /// Null: as the profile says.
+    /// For people; at most 400 characters.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_length = 400)]
+    description: Option<String>,
+    /// For finding it; at most 32. A key is 1 to 64 characters without `:` and `,`, a value at most 256.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = json!({"team": "blue"}))]
+    labels: Option<BTreeMap<String, String>>,
+    /// An event is sent only if it has each of these attributes with this value; at most 32.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = json!({"object_name": "checkout"}))]
+    attributes: Option<BTreeMap<String, String>>,
+    /// The profile's options, switched on or off.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    options: Option<BTreeMap<String, bool>>,
+    /// When to try again; null: as the profile says.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RetryBody>)]
     retry: Option<Option<RetryBody>>,
-    /// Null: as the profile says.
+    /// Total time of one request, at most what the profile allows; null: as the profile says.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, example = "10s")]
     timeout: Option<Option<Span>>,
-}
-
-/// A header. In a change, a value that is null or absent keeps the stored one.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeaderBody {
-    key: String,
-    value: Option<String>,
-    protected: Option<bool>,
-}
-
-impl From<HeaderBody> for HeaderChange {
-    fn from(header: HeaderBody) -> Self {
-        Self {
-            key: header.key,
-            value: header.value,
-            protected: header.protected,
-        }
-    }
+    /// A filter on the event; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Option<Value>>,
+    /// The body, as JSON whose strings are template expressions; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    transform: Option<Option<Value>>,
+    /// How the body is made where there is no `transform`; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<BodyWord>)]
+    body: Option<Option<BodyWord>>,
+    /// How requests are signed; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<SignatureBody>)]
+    signature: Option<Option<SignatureBody>>,
+    /// Which answers count as delivered: 2xx, and 3xx if you say so; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<AnswerClass>>)]
+    success: Option<Option<Success>>,
+    /// How many requests may begin in a window of time; null: no limit of its own.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    rate_limit: Option<Option<RateLimitBody>>,
+    /// Requests under way at once; null: the operator's default.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
+    max_in_flight: Option<Option<u32>>,
+    /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>, maximum = 10_000)]
+    fail_after: Option<Option<u32>>,
 }
 
 impl From<NewWebhook> for Changes {
     fn from(new: NewWebhook) -> Self {
-        Self {
+        Self::from(ChangedWebhook {
             name: Some(new.name),
             url: Some(new.url),
             events: Some(new.events),
             secret: new.secret,
-            headers: new
-                .headers
-                .map(|headers| headers.into_iter().map(HeaderChange::from).collect()),
+            headers: new.headers,
             active: new.active,
-            retry: new.retry.map(|retry| Some(retry.0)),
-            timeout: new.timeout.map(|timeout| Some(timeout.0)),
-        }
+            description: new.description,
+            labels: new.labels,
+            attributes: new.attributes,
+            options: new.options,
+            retry: new.retry,
+            timeout: new.timeout,
+            filter: new.filter,
+            transform: new.transform,
+            body: new.body,
+            signature: new.signature,
+            success: new.success,
+            rate_limit: new.rate_limit,
+            max_in_flight: new.max_in_flight,
+            fail_after: new.fail_after,
+        })
     }
 }
 
@@ -95,135 +219,18 @@ impl From<ChangedWebhook> for Changes {
             active: changed.active,
             retry: changed.retry.map(|retry| retry.map(|retry| retry.0)),
             timeout: changed.timeout.map(|timeout| timeout.map(|timeout| timeout.0)),
-        }
-    }
-}
-
-/// `false`, or `{"delays": ["0s", "1m"]}`.
-struct RetryBody(Retry);
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Delays {
-    delays: Vec<Span>,
-}
-
-impl<'de> Deserialize<'de> for RetryBody {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = RetryBody;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("false, null, or {\"delays\": [\"0s\", \"1m\"]}")
-            }
-
-            fn visit_bool<E: Error>(self, value: bool) -> Result<RetryBody, E> {
-                match value {
-                    false => Ok(RetryBody(Retry::Never)),
-                    true => Err(E::custom(
-                        "`true` says not when; leave it out for the profile's delays, or give `delays`",
-                    )),
-                }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RetryBody, A::Error> {
-                let delays = Delays::deserialize(MapAccessDeserializer::new(map))?.delays;
-                Ok(RetryBody(Retry::Delays(
-                    delays.into_iter().map(|span| span.0).collect(),
-                )))
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl Serialize for RetryBody {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Retry::Never => serializer.serialize_bool(false),
-            Retry::Delays(delays) => Delays {
-                delays: delays.iter().copied().map(Span).collect(),
-            }
-            .serialize(serializer),
-        }
-    }
-}
-
-/// A webhook. Its secret and the values of its protected headers are never in it.
-#[derive(Serialize)]
-pub(in crate::http) struct WebhookView {
-    id: Uuid,
-    name: String,
-    url: String,
-    events: Vec<String>,
-    headers: Vec<HeaderView>,
-    active: bool,
-    /// Null: as the profile says.
-    retry: Option<RetryBody>,
-    /// Null: as the profile says.
-    timeout: Option<Span>,
-    state: &'static str,
-    state_reason: Option<&'static str>,
-    revision: u64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-/// A webhook that has just been made.
-#[derive(Serialize)]
-pub(in crate::http) struct CreatedWebhook {
-    #[serde(flatten)]
-    pub(super) view: WebhookView,
-    /// The secret that was generated. It is not shown again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) secret: Option<String>,
-}
-
-#[derive(Serialize)]
-struct HeaderView {
-    key: String,
-    /// Null for a protected header.
-    value: Option<String>,
-    protected: bool,
-}
-
-impl WebhookView {
-    pub(super) fn of(webhook: &Webhook) -> Self {
-        Self {
-            id: webhook.id.as_uuid(),
-            name: webhook.name.clone(),
-            url: webhook.url.clone(),
-            events: webhook.events.clone(),
-            headers: webhook
-                .headers
-                .iter()
-                .map(|header| match &header.value {
-                    HeaderValue::Plain(value) => HeaderView {
-                        key: header.key.clone(),
-                        value: Some(value.clone()),
-                        protected: false,
-                    },
-                    HeaderValue::Sealed(_) => HeaderView {
-                        key: header.key.clone(),
-                        value: None,
-                        protected: true,
-                    },
-                })
-                .collect(),
-            active: webhook.active,
-            retry: webhook.retry.clone().map(RetryBody),
-            timeout: webhook.timeout.map(Span),
-            state: resolve::state(webhook).as_str(),
-            state_reason: match webhook.active {
-                true => None,
-                false => Some("paused by its owner; events that happen meanwhile are skipped"),
-            },
-            revision: webhook.revision,
-            created_at: webhook.created_at,
-            updated_at: webhook.updated_at,
+            description: changed.description,
+            labels: changed.labels,
+            attributes: changed.attributes,
+            filter: changed.filter,
+            transform: changed.transform,
+            body: changed.body.map(|body| body.map(Into::into)),
+            signature: changed.signature.map(|signature| signature.map(Into::into)),
+            redirect_is_success: changed.success.map(|success| success.map(|success| success.redirects)),
+            rate_limit: changed.rate_limit.map(|limit| limit.map(Into::into)),
+            max_in_flight: changed.max_in_flight,
+            fail_after: changed.fail_after,
+            options: changed.options,
         }
     }
 }
@@ -233,6 +240,7 @@ mod tests {
     use std::time::Duration;
 
     use common::http::parse;
+    use store::webhooks::Retry;
 
     use super::*;
 
@@ -279,5 +287,49 @@ mod tests {
         assert!(problem.detail().unwrap().contains("#/event: unknown field `event`"));
         let problem = parse::<NewWebhook>(br#"{"name":"a","url":"b"}"#).err().unwrap();
         assert!(problem.detail().unwrap().contains("#/events: missing field `events`"));
+    }
+
+    #[test]
+    fn null_resets_what_may_be_reset_and_is_refused_elsewhere() {
+        let changes =
+            Changes::from(parse::<ChangedWebhook>(br#"{"body":null,"fail_after":null,"secret":null}"#).unwrap());
+        assert_eq!((changes.fail_after, changes.secret), (Some(None), Some(None)));
+        assert!(changes.body.is_some_and(|body| body.is_none()));
+        for field in [
+            "name",
+            "url",
+            "events",
+            "active",
+            "labels",
+            "headers",
+            "description",
+            "options",
+        ] {
+            let problem = parse::<ChangedWebhook>(format!(r#"{{"{field}":null}}"#).as_bytes())
+                .err()
+                .unwrap();
+            assert!(
+                problem
+                    .detail()
+                    .unwrap()
+                    .contains(&format!("#/{field}: invalid type: null")),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn redirects_are_a_success_only_beside_successes() {
+        let read = |text: &str| {
+            parse::<ChangedWebhook>(format!(r#"{{"success":{text}}}"#).as_bytes())
+                .map(|changed| Changes::from(changed).redirect_is_success)
+                .ok()
+        };
+        assert_eq!(read(r#"["2xx"]"#), Some(Some(Some(false))));
+        assert_eq!(read(r#"["2xx","3xx"]"#), Some(Some(Some(true))));
+        assert_eq!(read("null"), Some(Some(None)));
+        for wrong in ["[]", r#"["3xx"]"#, r#"["2xx","2xx"]"#, r#"["4xx"]"#, r#""2xx""#] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }

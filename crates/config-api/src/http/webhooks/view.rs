@@ -1,0 +1,151 @@
+//! A webhook in JSON, as answers have it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use store::webhooks::Webhook;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::fields::{AnswerClass, BodyWord, HeaderView, RateLimitBody, RetryBody, SignatureBody, Success};
+use crate::http::json::Span;
+use crate::resolve;
+
+/// What a webhook's owner has said of it. Its secret and the values of its protected headers are never in it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Definition {
+    /// Unique in its project.
+    name: String,
+    /// Where requests go.
+    url: String,
+    /// Patterns of event types.
+    events: Vec<String>,
+    /// Whether requests are signed with a secret.
+    has_secret: bool,
+    /// Headers of its own.
+    headers: Vec<HeaderView>,
+    /// Off: it is paused.
+    active: bool,
+    /// For people.
+    description: String,
+    /// For finding it.
+    labels: BTreeMap<String, String>,
+    /// What an event's attributes have to be.
+    attributes: BTreeMap<String, String>,
+    /// The profile's options that it has switched itself.
+    options: BTreeMap<String, bool>,
+    /// When to try again; null: as the profile says.
+    #[schema(required)]
+    retry: Option<RetryBody>,
+    /// Total time of one request; null: as the profile says.
+    #[schema(value_type = Option<String>, required)]
+    timeout: Option<Span>,
+    /// A filter on the event; null: none.
+    #[schema(value_type = Option<Object>, required)]
+    filter: Option<Value>,
+    /// The body as a template; null: none.
+    #[schema(value_type = Option<Object>, required)]
+    transform: Option<Value>,
+    /// How the body is made; null: as the profile says, or by the `transform`.
+    #[schema(required)]
+    body: Option<BodyWord>,
+    /// How requests are signed; null: as the profile says.
+    #[schema(required)]
+    signature: Option<SignatureBody>,
+    /// Which answers count as delivered; null: as the profile says.
+    #[schema(value_type = Option<Vec<AnswerClass>>, required)]
+    success: Option<Success>,
+    /// How many requests may begin in a window of time; null: no limit of its own.
+    #[schema(required)]
+    rate_limit: Option<RateLimitBody>,
+    /// Requests under way at once; null: the operator's default.
+    #[schema(required)]
+    max_in_flight: Option<u32>,
+    /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
+    #[schema(required)]
+    fail_after: Option<u32>,
+}
+
+/// A webhook.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Webhook)]
+pub(in crate::http) struct WebhookView {
+    /// Its id.
+    id: Uuid,
+    #[serde(flatten)]
+    definition: Definition,
+    /// Where it stands: pending, active, paused, failed or disabled.
+    #[schema(example = "active")]
+    state: &'static str,
+    /// Why it gets nothing, where it does not.
+    #[schema(required)]
+    state_reason: Option<&'static str>,
+    /// Counts the versions of the definition.
+    revision: u64,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When this revision was made.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+/// A webhook that has just been made.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct CreatedWebhook {
+    #[serde(flatten)]
+    pub(super) view: WebhookView,
+    /// The secret that was made up. It is not shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
+    pub(super) secret: Option<String>,
+}
+
+impl Definition {
+    /// What is said of the webhook.
+    pub(crate) fn of(webhook: &Webhook) -> Self {
+        let settings = &webhook.settings;
+        Self {
+            name: webhook.name.clone(),
+            url: webhook.url.clone(),
+            events: webhook.events.clone(),
+            has_secret: webhook.sealed_secret.is_some(),
+            headers: HeaderView::of(webhook),
+            active: webhook.active,
+            description: webhook.description.clone(),
+            labels: webhook.labels.clone(),
+            attributes: webhook.attributes.clone(),
+            options: settings.options.clone(),
+            retry: webhook.retry.clone().map(RetryBody),
+            timeout: webhook.timeout.map(Span),
+            filter: settings.filter.clone(),
+            transform: settings.transform.clone(),
+            body: settings.body.map(BodyWord::from),
+            signature: settings.signature.clone().map(SignatureBody::from),
+            success: settings.redirect_is_success.map(|redirects| Success { redirects }),
+            rate_limit: settings.rate_limit.map(RateLimitBody::from),
+            max_in_flight: settings.max_in_flight,
+            fail_after: settings.fail_after,
+        }
+    }
+}
+
+impl WebhookView {
+    /// The webhook as answers have it.
+    pub(in crate::http) fn of(webhook: &Webhook) -> Self {
+        Self {
+            id: webhook.id.as_uuid(),
+            definition: Definition::of(webhook),
+            state: resolve::state(webhook).as_str(),
+            state_reason: match webhook.active {
+                true => None,
+                false => Some("paused by its owner; events that happen meanwhile are skipped"),
+            },
+            revision: webhook.revision,
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+        }
+    }
+}
