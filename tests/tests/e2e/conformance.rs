@@ -34,12 +34,27 @@ fn cases() -> Vec<Case> {
     };
     vec![
         case("standard", "standard", "cloudthinker", json!({ "secret": SECRET })),
-        case("cloudthinker", "cloudthinker", "cloudthinker", json!({ "secret": SECRET })),
+        case(
+            "cloudthinker",
+            "cloudthinker",
+            "cloudthinker",
+            json!({ "secret": SECRET }),
+        ),
         case("uniskai", "uniskai", "uniskai", json!({})),
         case("ubiops", "ubiops", "ubiops", json!({})),
-        case("ubiops-with-result", "ubiops", "ubiops", json!({ "options": { "include_result": true } })),
+        case(
+            "ubiops-with-result",
+            "ubiops",
+            "ubiops",
+            json!({ "options": { "include_result": true } }),
+        ),
         case("once", "once", "once", json!({})),
-        case("once-json", "once", "once", json!({ "options": { "json_payload": true } })),
+        case(
+            "once-json",
+            "once",
+            "once",
+            json!({ "options": { "json_payload": true } }),
+        ),
     ]
 }
 
@@ -59,7 +74,10 @@ fn as_text(received: &Received) -> String {
                 "webhook-signature" => "{{signature}}",
                 _ => value.to_str().unwrap(),
             };
-            let value = value.replace(concat!("Posthaste/", env!("CARGO_PKG_VERSION")), "Posthaste/{{version}}");
+            let value = value.replace(
+                concat!("Posthaste/", env!("CARGO_PKG_VERSION")),
+                "Posthaste/{{version}}",
+            );
             format!("{name}: {value}")
         })
         .collect();
@@ -75,7 +93,9 @@ fn as_text(received: &Received) -> String {
 
 /// Standard Webhooks' signature, where there is one, made anew by the published library.
 fn check_signature(received: &Received, id: &str) {
-    let Some(signature) = received.headers.get("webhook-signature") else { return };
+    let Some(signature) = received.headers.get("webhook-signature") else {
+        return;
+    };
     assert_eq!(received.headers["webhook-id"], id);
     let timestamp = received.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
     let library = standardwebhooks::Webhook::new(SECRET).unwrap();

@@ -103,12 +103,10 @@ async fn the_published_client_of_ubiops_works_unchanged() {
     create_project(&cluster.admin, "acme", "ubiops").await;
     let token = token(&cluster.admin, "acme").await;
     let host = cluster.admin.api.clone();
-    let said = python(
-        "ubiops_client.py",
-        &[&host, "acme", &token, &receiver.url, &nobody().await],
-        "",
-    );
-    assert!(said.await.contains("under /v2 and under /v2.1"));
+    let nobody = nobody().await;
+    let args = [&host, "acme", &token, &receiver.url, &nobody];
+    let said = python("ubiops_client.py", &args, "").await;
+    assert!(said.contains("under /v2 and under /v2.1"), "{said}");
 
     // What the client has made is in force: for its event, its object and its version, and with the header it protected.
     cluster.definitions_in_force().await.unwrap();
@@ -142,15 +140,22 @@ async fn a_webhook_of_ubiops_is_one_of_v1_and_the_other_way_round() {
         ("one", json!(["pipeline_request_failed"])),
         ("two", json!(["pipeline_request_failed", "pipeline_request_completed"])),
     ] {
-        let made = api.ok(Method::POST, "/v1/projects/acme/webhooks", Some(&hook(name, events)));
-        made.await.unwrap();
+        api.ok(Method::POST, "/v1/projects/acme/webhooks", Some(&hook(name, events)))
+            .await
+            .unwrap();
     }
     let shown = api.ok(Method::GET, "/v2.1/projects/acme/webhooks", None).await.unwrap();
     let [one] = shown.as_array().unwrap().as_slice() else {
         panic!("{shown}")
     };
     assert_eq!(
-        (&one["name"], &one["object_name"], &one["version"], &one["event"], &one["url"]),
+        (
+            &one["name"],
+            &one["object_name"],
+            &one["version"],
+            &one["event"],
+            &one["url"]
+        ),
         (
             &json!("one"),
             &json!("p"),
@@ -172,7 +177,10 @@ async fn a_webhook_of_ubiops_is_one_of_v1_and_the_other_way_round() {
         .ok(Method::GET, "/v1/projects/acme/webhooks/one", None)
         .await
         .unwrap();
-    assert_eq!((&one["timeout"], &one["labels"]["team"]), (&json!("20s"), &json!("blue")));
+    assert_eq!(
+        (&one["timeout"], &one["labels"]["team"]),
+        (&json!("20s"), &json!("blue"))
+    );
     assert_eq!(one["attributes"], attributes, "{one}");
 }
 
@@ -226,8 +234,14 @@ async fn the_documented_curl_lines_of_1nce_work() {
 
     let (status, made) = curl(&cluster, "create", &token, "").await;
     assert_eq!(status, 201, "{made}");
-    assert_eq!((&made["name"], &made["type"]), (&json!("webhook-name-1"), &json!("WEBHOOK")));
-    assert_eq!(made["eventTypes"], json!([{ "type": "TELEMETRY_DATA", "version": "1.0.0" }]));
+    assert_eq!(
+        (&made["name"], &made["type"]),
+        (&json!("webhook-name-1"), &json!("WEBHOOK"))
+    );
+    assert_eq!(
+        made["eventTypes"],
+        json!([{ "type": "TELEMETRY_DATA", "version": "1.0.0" }])
+    );
     assert!(!made.to_string().contains("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "{made}");
     let id = made["id"].as_str().unwrap();
 
@@ -236,26 +250,50 @@ async fn the_documented_curl_lines_of_1nce_work() {
     assert!(problem["error"].is_string());
 
     let (status, list) = curl(&cluster, "list", &token, "").await;
-    assert_eq!((status, &list["page"], &list["pageAmount"]), (200, &json!(1), &json!(1)));
+    assert_eq!(
+        (status, &list["page"], &list["pageAmount"]),
+        (200, &json!(1), &json!(1))
+    );
     let [item] = list["items"].as_array().unwrap().as_slice() else {
         panic!("{list}")
     };
-    for member in ["id", "name", "state", "type", "createdTime", "updatedTime", "eventTypes"] {
+    for member in [
+        "id",
+        "name",
+        "state",
+        "type",
+        "createdTime",
+        "updatedTime",
+        "eventTypes",
+    ] {
         assert!(!item[member].is_null(), "{member}: {item}");
     }
     let time = item["createdTime"].as_str().unwrap();
-    assert!(time.len() == "2022-11-22T12:16:30.814Z".len() && time.ends_with('Z'), "{time}");
+    assert!(
+        time.len() == "2022-11-22T12:16:30.814Z".len() && time.ends_with('Z'),
+        "{time}"
+    );
     assert_eq!(item.get("lastSuccessfulMessageDelivery"), None);
 
     let (status, edited) = curl(&cluster, "edit", &token, id).await;
     assert_eq!(status, 200, "{edited}");
-    assert_eq!(edited["eventTypes"], json!([{ "type": "LIFECYCLE", "version": "1.0.0" }]));
+    assert_eq!(
+        edited["eventTypes"],
+        json!([{ "type": "LIFECYCLE", "version": "1.0.0" }])
+    );
     assert_eq!(edited["url"], "https://www.example.com/");
     assert_eq!((&edited["id"], &edited["name"]), (&made["id"], &made["name"]));
 
     // The key that the documents give is kept as a secret, whichever side it came from.
-    let stored = cluster.admin.ok(Method::GET, &format!("/v1/projects/acme/webhooks/{id}"), None).await.unwrap();
-    assert_eq!(stored["headers"], json!([{ "key": "x-api-key", "value": null, "protected": true }]));
+    let stored = cluster
+        .admin
+        .ok(Method::GET, &format!("/v1/projects/acme/webhooks/{id}"), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        stored["headers"],
+        json!([{ "key": "x-api-key", "value": null, "protected": true }])
+    );
 
     // A token for every project names none; a wrong one is none.
     let (status, problem) = curl(&cluster, "list", ADMIN_TOKEN, "").await;
@@ -312,7 +350,10 @@ async fn an_integration_fails_after_five_messages_and_is_restarted() {
     let before = receiver.count();
     publish(&cluster, "acme", &event).await;
     let received = request_number(&receiver, before + 1).await;
-    assert_eq!(received.headers["x-device"], example["device"]["iccid"].as_str().unwrap());
+    assert_eq!(
+        received.headers["x-device"],
+        example["device"]["iccid"].as_str().unwrap()
+    );
     let delivered = eventually("the time of the delivery", || async {
         let found = integration(&api, &id).await;
         found["lastSuccessfulMessageDelivery"].as_str().map(str::to_owned)
@@ -366,12 +407,26 @@ async fn receivers_that_others_wrote_take_what_comes() {
 
     let title = "Right-size \"EC2\" instance i-0abc123 \u{2192} \u{fc}";
     let example = proto_schemas::catalogue::get("cloudthinker").unwrap();
-    let example = example.types.iter().find(|it| it.name == "recommendation.created").unwrap();
+    let example = example
+        .types
+        .iter()
+        .find(|it| it.name == "recommendation.created")
+        .unwrap();
     let mut data: Value = serde_json::from_str(example.example).unwrap();
     data["title"] = json!(title);
     for project in ["acme", "workspace"] {
-        publish(&cluster, project, &json!({ "type": "recommendation.created", "data": data })).await;
-        publish(&cluster, project, &json!({ "type": "recommendation.created", "data": data, "id": "second" })).await;
+        publish(
+            &cluster,
+            project,
+            &json!({ "type": "recommendation.created", "data": data }),
+        )
+        .await;
+        publish(
+            &cluster,
+            project,
+            &json!({ "type": "recommendation.created", "data": data, "id": "second" }),
+        )
+        .await;
     }
     for receiver in [&standard, &cloudthinker, &github] {
         request_number(receiver, 2).await;
@@ -381,7 +436,10 @@ async fn receivers_that_others_wrote_take_what_comes() {
     let script = client("verify.mjs");
     let input = for_verification(&standard.received());
     let args = [script.to_str().unwrap(), modules.to_str().unwrap()];
-    for said in [python("verify.py", &["standard"], &input).await, run("node", &args, &input).await] {
+    for said in [
+        python("verify.py", &["standard"], &input).await,
+        run("node", &args, &input).await,
+    ] {
         assert_eq!(said.lines().count(), 2, "{said}");
         assert!(said.contains("second"), "{said}");
     }
@@ -393,6 +451,9 @@ async fn receivers_that_others_wrote_take_what_comes() {
     }
     let input = for_verification(&github.received());
     let said = python("verify.py", &["github"], &input).await;
-    assert_eq!(said.lines().next(), Some(format!("New recommendation: {title}").as_str()));
+    assert_eq!(
+        said.lines().next(),
+        Some(format!("New recommendation: {title}").as_str())
+    );
     python("verify.py", &["cloudthinker"], &input).await;
 }

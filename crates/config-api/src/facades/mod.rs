@@ -16,8 +16,8 @@ use std::sync::Arc;
 use axum::Router;
 use common::http::{FieldError, Problem};
 use proto_schemas::id::{ProjectId, WebhookId};
-use store::webhooks::{self, Webhook, WebhookFilter};
 use store::Connection;
+use store::webhooks::{self, Webhook, WebhookFilter};
 
 use crate::api::{Api, failed};
 

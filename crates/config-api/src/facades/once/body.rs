@@ -226,7 +226,9 @@ fn changed_headers(headers: Headers) -> Vec<HeaderChange> {
 }
 
 fn names(headers: Option<&Headers>) -> Vec<String> {
-    headers.map(|headers| headers.keys().cloned().collect()).unwrap_or_default()
+    headers
+        .map(|headers| headers.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
 /// The documented `www.example.com` has no scheme; requests go out over TLS, so https is what is meant.

@@ -158,11 +158,6 @@ impl From<NewTest> for NewWebhook {
 }
 
 impl NewWebhook {
-    /// The type of event that it is for.
-    pub(super) fn event(&self) -> &str {
-        &self.event
-    }
-
     /// What to make, in the model's words.
     pub(super) fn into_changes(self, profile: &Profile) -> Result<Changes, Vec<FieldError>> {
         let mut errors = Vec::new();
@@ -242,11 +237,14 @@ impl ChangedWebhook {
                 .retry
                 .filter(|on| *on != retries(stored, profile))
                 .map(|on| retry(on, profile)),
-            options: self.include_result.filter(|on| *on != option(stored, profile)).map(|on| {
-                let mut options = stored.settings.options.clone();
-                options.insert(INCLUDE_RESULT.to_owned(), on);
-                options
-            }),
+            options: self
+                .include_result
+                .filter(|on| *on != option(stored, profile))
+                .map(|on| {
+                    let mut options = stored.settings.options.clone();
+                    options.insert(INCLUDE_RESULT.to_owned(), on);
+                    options
+                }),
             ..Changes::default()
         })
     }
@@ -309,7 +307,9 @@ impl WebhookView {
     pub(super) fn of(webhook: &Webhook, profile: &Profile) -> Option<Self> {
         let attribute = |name: &str| webhook.attributes.get(name).cloned();
         let object_type = attribute(OBJECT_TYPE).filter(|it| OBJECT_TYPES.contains(&it.as_str()))?;
-        let [event] = webhook.events.as_slice() else { return None };
+        let [event] = webhook.events.as_slice() else {
+            return None;
+        };
         let timeout = webhook.timeout.unwrap_or(profile.timeout);
         Some(Self {
             id: webhook.id.as_uuid(),
@@ -369,16 +369,19 @@ pub(super) fn labels(text: &str) -> Result<Vec<(String, String)>, String> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| match pair.split_once(':') {
             Some((label, value)) => Ok((label.to_owned(), value.to_owned())),
-            None => Err(format!("`labels` is `label:value`, several joined by commas; `{pair}` has no colon")),
+            None => Err(format!(
+                "`labels` is `label:value`, several joined by commas; `{pair}` has no colon"
+            )),
         })
         .collect()
 }
 
 /// A URL without a path is stored with one, `/`, and given back as it is documented, without.
 fn as_given(url: &str) -> String {
-    let bare = url
-        .strip_suffix('/')
-        .filter(|rest| rest.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '?', '#'])));
+    let bare = url.strip_suffix('/').filter(|rest| {
+        rest.split_once("://")
+            .is_some_and(|(_, host)| !host.contains(['/', '?', '#']))
+    });
     bare.unwrap_or(url).to_owned()
 }
 
@@ -389,7 +392,11 @@ pub(super) fn named(pointer: &str) -> Option<String> {
         return Some("/event".to_owned());
     }
     if let Some(attribute) = pointer.strip_prefix("/attributes/") {
-        let field = if attribute == DEFAULT_VERSION { VERSION } else { attribute };
+        let field = if attribute == DEFAULT_VERSION {
+            VERSION
+        } else {
+            attribute
+        };
         return Some(format!("/{field}"));
     }
     match pointer.strip_prefix("/options") {

@@ -1,13 +1,20 @@
 use common::http::parse;
-use common::profile::Profiles;
+use common::profile::{Profiles, Switch};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::facades::blank_webhook;
 
-fn profile(name: &str) -> Profile {
+/// A profile with the option that this façade switches.
+fn profile() -> Profile {
     let profiles = Profiles::load(&common::profile::Config::default()).unwrap();
-    profiles.get(name).unwrap().clone()
+    let mut profile = profiles.get("standard").unwrap().clone();
+    profile.options = vec![Switch {
+        name: "json_payload".to_owned(),
+        description: String::new(),
+        default: false,
+    }];
+    profile
 }
 
 const DOCUMENTED: &str = r#"{
@@ -19,7 +26,7 @@ const DOCUMENTED: &str = r#"{
 
 fn changes(body: &str) -> Changes {
     let new: NewIntegration = parse(body.as_bytes()).unwrap();
-    new.into_changes(&profile("once")).unwrap()
+    new.into_changes(&profile()).unwrap()
 }
 
 fn stored() -> Webhook {
@@ -34,7 +41,7 @@ fn stored() -> Webhook {
 }
 
 fn shown(delivered_at: Option<Timestamp>) -> Value {
-    let view = IntegrationView::of(&stored(), &profile("once"), Phase::IntegrationActive, delivered_at);
+    let view = IntegrationView::of(&stored(), &profile(), Phase::IntegrationActive, delivered_at);
     serde_json::to_value(view).unwrap()
 }
 
@@ -65,7 +72,7 @@ fn the_documented_edit_changes_what_it_names() {
     )
     .unwrap();
     assert_eq!(changed.url().as_deref(), Some("https://www.example.com"));
-    let changes = changed.into_changes(&stored(), &profile("once")).unwrap();
+    let changes = changed.into_changes(&stored(), &profile()).unwrap();
     assert_eq!(changes.events.unwrap(), ["LIFECYCLE"]);
     assert_eq!(changes.url.as_deref(), Some("https://www.example.com"));
     assert!(changes.name.is_none() && changes.headers.is_none());
@@ -78,9 +85,9 @@ fn json_payload_is_an_option_of_the_profile() {
     assert_eq!(on.options, Some(BTreeMap::from([("json_payload".to_owned(), true)])));
     let mut webhook = stored();
     webhook.settings.options = on.options.unwrap();
-    assert!(json_payload(&webhook, &profile("once")));
+    assert!(json_payload(&webhook, &profile()));
     let changed: ChangedIntegration = parse(br#"{"jsonPayloadEnabled":false}"#).unwrap();
-    let changes = changed.into_changes(&webhook, &profile("once")).unwrap();
+    let changes = changed.into_changes(&webhook, &profile()).unwrap();
     assert_eq!(
         changes.options,
         Some(BTreeMap::from([("json_payload".to_owned(), false)]))
@@ -119,7 +126,7 @@ fn before_the_first_delivery_there_is_no_time_of_it() {
 fn whole_seconds_have_their_zeros() {
     let mut webhook = stored();
     webhook.created_at = "2022-09-16T11:01:11Z".parse().unwrap();
-    let view = IntegrationView::of(&webhook, &profile("once"), Phase::RolloutStarted, None);
+    let view = IntegrationView::of(&webhook, &profile(), Phase::RolloutStarted, None);
     assert_eq!(
         serde_json::to_value(view).unwrap()["createdTime"],
         "2022-09-16T11:01:11.000Z"
@@ -144,7 +151,7 @@ fn an_unknown_type_or_version_is_refused_in_its_place() {
     let refused = |types: Value| {
         let body = json!({ "name": "a", "url": "https://a.example", "eventTypes": types }).to_string();
         let new: NewIntegration = parse(body.as_bytes()).unwrap();
-        let errors = new.into_changes(&profile("once")).unwrap_err();
+        let errors = new.into_changes(&profile()).unwrap_err();
         errors.into_iter().map(|error| error.pointer).collect::<Vec<_>>()
     };
     assert_eq!(

@@ -1,14 +1,21 @@
 use common::http::parse;
-use common::profile::Profiles;
+use common::profile::{Profiles, Switch};
 use serde_json::{Value, json};
 use store::webhooks::{Header, Settings};
 
 use super::*;
 use crate::facades::blank_webhook;
 
-fn profile(name: &str) -> Profile {
+/// A profile with the option that this façade switches.
+fn profile() -> Profile {
     let profiles = Profiles::load(&common::profile::Config::default()).unwrap();
-    profiles.get(name).unwrap().clone()
+    let mut profile = profiles.get("standard").unwrap().clone();
+    profile.options = vec![Switch {
+        name: "include_result".to_owned(),
+        description: String::new(),
+        default: false,
+    }];
+    profile
 }
 
 fn new(body: &Value) -> NewWebhook {
@@ -59,13 +66,13 @@ fn stored() -> Webhook {
 }
 
 fn refused(body: &Value) -> Vec<String> {
-    let errors = new(body).into_changes(&profile("ubiops")).unwrap_err();
+    let errors = new(body).into_changes(&profile()).unwrap_err();
     errors.into_iter().map(|error| error.pointer).collect()
 }
 
 #[test]
 fn the_documented_request_makes_the_documented_webhook() {
-    let changes = new(&documented()).into_changes(&profile("ubiops")).unwrap();
+    let changes = new(&documented()).into_changes(&profile()).unwrap();
     assert_eq!(changes.name.as_deref(), Some("webhook-1"));
     assert_eq!(changes.events.unwrap(), ["deployment_request_finished"]);
     assert_eq!(changes.attributes.unwrap(), stored().attributes);
@@ -81,7 +88,7 @@ fn the_documented_request_makes_the_documented_webhook() {
 
 #[test]
 fn a_webhook_is_shown_as_documented() {
-    let view = serde_json::to_value(WebhookView::of(&stored(), &profile("ubiops"))).unwrap();
+    let view = serde_json::to_value(WebhookView::of(&stored(), &profile())).unwrap();
     let documented = json!({
         "id": "e54251d8-e518-424f-bf7d-c45aaf26f72c",
         "name": "webhook-1",
@@ -116,7 +123,7 @@ fn a_protected_value_is_null_and_so_is_an_empty_one() {
         header("X-Team", HeaderValue::Plain("blue".to_owned())),
         header("X-Empty", HeaderValue::Plain(String::new())),
     ];
-    let view = serde_json::to_value(WebhookView::of(&webhook, &profile("ubiops"))).unwrap();
+    let view = serde_json::to_value(WebhookView::of(&webhook, &profile())).unwrap();
     assert_eq!(
         view["headers"],
         json!([
@@ -134,15 +141,11 @@ fn without_a_version_the_default_one_is_meant() {
         body.as_object_mut().unwrap().remove("version");
         body
     }] {
-        let attributes = new(&body)
-            .into_changes(&profile("ubiops"))
-            .unwrap()
-            .attributes
-            .unwrap();
+        let attributes = new(&body).into_changes(&profile()).unwrap().attributes.unwrap();
         assert_eq!(attributes.get("default_version").map(String::as_str), Some("true"));
         assert_eq!(attributes.get("version"), None);
         let webhook = Webhook { attributes, ..stored() };
-        let view = serde_json::to_value(WebhookView::of(&webhook, &profile("ubiops"))).unwrap();
+        let view = serde_json::to_value(WebhookView::of(&webhook, &profile())).unwrap();
         assert_eq!(view["version"], Value::Null);
     }
 }
@@ -157,7 +160,7 @@ fn an_event_is_one_of_its_object_types() {
     ] {
         let mut body = with("event", json!(event));
         body["object_type"] = json!(object_type);
-        assert!(new(&body).into_changes(&profile("ubiops")).is_ok(), "{event}");
+        assert!(new(&body).into_changes(&profile()).is_ok(), "{event}");
     }
     for event in ["pipeline_request_failed", "deployment_request_cancelled", "*", ""] {
         assert_eq!(refused(&with("event", json!(event))), ["#/event"], "{event}");
@@ -178,7 +181,7 @@ fn everything_that_is_wrong_is_said_at_once() {
 #[test]
 fn retry_is_the_profiles_ladder_or_one_that_every_profile_can_do_with() {
     let ladder = |name: &str| {
-        let mut profile = profile("standard");
+        let mut profile = profile();
         if name == "none" {
             profile.ladder = vec![Duration::ZERO];
         }
@@ -197,7 +200,7 @@ fn retry_is_the_profiles_ladder_or_one_that_every_profile_can_do_with() {
 #[test]
 fn a_change_leaves_alone_what_it_does_not_name() {
     let changed: ChangedWebhook = parse(br#"{"name":"new-webhook-name","headers":null}"#).unwrap();
-    let changes = changed.into_changes(&stored(), &profile("ubiops")).unwrap();
+    let changes = changed.into_changes(&stored(), &profile()).unwrap();
     assert_eq!(changes.name.as_deref(), Some("new-webhook-name"));
     assert!(changes.headers.is_none() && changes.attributes.is_none() && changes.timeout.is_none());
     assert!(changes.retry.is_none() && changes.active.is_none() && changes.options.is_none());
@@ -209,7 +212,7 @@ fn a_change_of_the_event_stays_with_the_object_type() {
         let body = json!({ "event": event }).to_string();
         let changed: ChangedWebhook = parse(body.as_bytes()).unwrap();
         changed
-            .into_changes(&stored(), &profile("ubiops"))
+            .into_changes(&stored(), &profile())
             .map(|changes| changes.events)
     };
     assert_eq!(
@@ -225,7 +228,7 @@ fn delays_of_its_own_outlive_a_change_that_says_retry() {
     webhook.retry = Some(Retry::Delays(vec![Duration::ZERO, Duration::from_secs(1)]));
     let change = |body: &[u8]| {
         let changed: ChangedWebhook = parse(body).unwrap();
-        changed.into_changes(&webhook, &profile("ubiops")).unwrap().retry
+        changed.into_changes(&webhook, &profile()).unwrap().retry
     };
     assert_eq!(change(br#"{"retry":true}"#), None);
     assert_eq!(change(br#"{"retry":false}"#), Some(Some(Retry::Never)));
@@ -240,7 +243,7 @@ fn include_result_is_an_option_among_others() {
     };
     let change = |body: &[u8]| {
         let changed: ChangedWebhook = parse(body).unwrap();
-        changed.into_changes(&webhook, &profile("ubiops")).unwrap().options
+        changed.into_changes(&webhook, &profile()).unwrap().options
     };
     let both = BTreeMap::from([("include_result".to_owned(), true), ("other".to_owned(), true)]);
     assert_eq!(change(br#"{"include_result":true}"#), Some(both));
@@ -249,7 +252,7 @@ fn include_result_is_an_option_among_others() {
 
 #[test]
 fn what_cannot_be_said_in_these_words_is_not_shown() {
-    let shown = |webhook: &Webhook| WebhookView::of(webhook, &profile("ubiops")).is_some();
+    let shown = |webhook: &Webhook| WebhookView::of(webhook, &profile()).is_some();
     assert!(shown(&stored()));
     assert!(!shown(&Webhook {
         events: vec!["a".to_owned(), "b".to_owned()],
@@ -263,7 +266,7 @@ fn what_cannot_be_said_in_these_words_is_not_shown() {
 
 #[test]
 fn a_list_is_filtered_by_labels_object_type_and_event() {
-    let view = WebhookView::of(&stored(), &profile("ubiops")).unwrap();
+    let view = WebhookView::of(&stored(), &profile()).unwrap();
     let wanted = |text: &str, object_type: Option<&str>, event: Option<&str>| {
         view.is_wanted(&Filter {
             labels: labels(text).unwrap(),
@@ -305,7 +308,7 @@ fn a_test_is_for_a_webhook_that_need_not_be_there() {
             "event":"deployment_request_finished"}"#,
     )
     .unwrap();
-    let changes = NewWebhook::from(test).into_changes(&profile("ubiops")).unwrap();
+    let changes = NewWebhook::from(test).into_changes(&profile()).unwrap();
     assert_eq!(changes.events.unwrap(), ["deployment_request_finished"]);
     assert_eq!(changes.timeout, Some(Some(Duration::from_secs(10))));
 }
