@@ -173,13 +173,13 @@ class Story:
         found = []
         for number, path in enumerate(sorted(CATALOGUES.glob("uniskai/*/example.json")), 1):
             found.append(Event(self.uniskai, path.parent.name, path.read_bytes().strip(), f"evt_demo_{number}"))
-        for path in sorted(CATALOGUES.glob("cloudthinker/*/example.json")):
+        for path in sorted(CATALOGUES.glob("cloudthinker/*/envelope.json")):
             # The documentation prints the whole envelope, so id and time are known too.
-            envelope = json.loads((path.parent / "envelope.json").read_text())
-            found.append(Event(self.cloudthinker, envelope["type"], path.read_bytes().strip(),
-                               envelope["id"], envelope["timestamp"]))
+            envelope = json.loads(path.read_text())
+            data = (path.parent / "example.json").read_bytes().strip()
+            found.append(Event(self.cloudthinker, envelope["type"], data, envelope["id"], envelope["timestamp"]))
         if len(found) != 9:
-            raise Failure(f"there are {len(found)} example events below {CATALOGUES} and not 9")
+            raise Failure(f"there are {len(found)} documented events below {CATALOGUES} and not 9")
         return found
 
     async def publish_on_nats(self, jetstream, event):

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use common::catalogue::Catalogues;
 use common::clock::Clock;
 use common::crypto::KeyRing;
 use common::egress::Guard;
@@ -24,6 +25,8 @@ pub struct Api {
     pub keys: KeyRing,
     /// What projects may name.
     pub profiles: Arc<Profiles>,
+    /// The event types that profiles name.
+    pub catalogues: Arc<Catalogues>,
     /// Where webhooks may go.
     pub guard: Guard,
     /// Time of what is written, and of tokens' expiry.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{bus, crypto, egress, profile};
+use common::{bus, catalogue, crypto, egress, profile};
 use secrecy::SecretString;
 
 /// Settings of config-api.
@@ -24,6 +24,9 @@ pub struct Config {
     /// How projects' webhooks behave.
     #[command(flatten, next_help_heading = "Profiles")]
     pub profiles: profile::Config,
+    /// Which event types come with profiles.
+    #[command(flatten, next_help_heading = "Catalogues")]
+    pub catalogues: catalogue::Config,
     /// The administrator's token, good for every project and everything; at least 20 characters. A change of it revokes
     /// the one before
     #[arg(

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::bus::Bus;
+use common::catalogue::Catalogues;
 use common::crypto::KeyRing;
 use common::egress::Guard;
 use common::health::Health;
@@ -70,6 +71,8 @@ impl Service for ConfigApi {
         let admin_token = admin_token::read(&config)?;
         let keys = KeyRing::from_config(&config.encryption)?;
         let profiles = Arc::new(Profiles::load(&config.profiles)?);
+        let catalogues = Arc::new(Catalogues::load(&config.catalogues)?);
+        catalogues_are_there(&profiles, &catalogues)?;
         config.egress.warn_if_open();
         let guard = Guard::new(&config.egress)?;
 
@@ -80,7 +83,7 @@ impl Service for ConfigApi {
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         let bucket = bus.config_bucket().await?;
-        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles));
+        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles), Arc::clone(&catalogues));
         admin_token::install(&store, &admin_token, context.clock.now()).await?;
         relay.drain().await?;
         relay.resync().await?;
@@ -89,6 +92,7 @@ impl Service for ConfigApi {
             store,
             keys,
             profiles,
+            catalogues,
             guard,
             clock: context.clock,
             publication,
@@ -114,6 +118,25 @@ impl Service for ConfigApi {
         store.close().await;
         Ok(())
     }
+}
+
+/// Refuses profiles whose catalogue is not known here.
+fn catalogues_are_there(profiles: &Profiles, catalogues: &Catalogues) -> anyhow::Result<()> {
+    for profile in profiles.iter() {
+        if let Some(name) = profile
+            .catalogue
+            .as_deref()
+            .filter(|name| catalogues.get(name).is_none())
+        {
+            anyhow::bail!(
+                "profile `{}` names the catalogue `{name}`, which is not there (there are: {}); \
+                 set --catalogues-dir (POSTHASTE_CATALOGUES_DIR) to the folder that holds the folder {name}",
+                profile.name,
+                catalogues.names()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to serve projects whose profile is not known here.

@@ -8,17 +8,18 @@
 //!
 //! Besides, at start and every now and then, every definition is compared with what the bucket holds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::bus::{self, ConfigBucket};
+use common::catalogue::{Catalogues, EventType};
 use common::profile::{Profile, Profiles};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use opentelemetry::metrics::Counter;
 use proto_schemas::id::{ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
-use store::{Connection, Store, outbox, projects, tokens, webhooks};
+use store::{Connection, Store, event_types, outbox, projects, tokens, webhooks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +58,7 @@ pub struct Relay {
     store: Store,
     bucket: ConfigBucket,
     profiles: Arc<Profiles>,
+    catalogues: Arc<Catalogues>,
     wanted: Arc<watch::Sender<u64>>,
     done: watch::Sender<u64>,
     published: Counter<u64>,
@@ -89,7 +91,12 @@ impl Publication {
 impl Relay {
     /// A relay, and what wakes it.
     #[must_use]
-    pub fn new(store: Store, bucket: ConfigBucket, profiles: Arc<Profiles>) -> (Self, Publication) {
+    pub fn new(
+        store: Store,
+        bucket: ConfigBucket,
+        profiles: Arc<Profiles>,
+        catalogues: Arc<Catalogues>,
+    ) -> (Self, Publication) {
         let wanted = Arc::new(watch::Sender::new(0));
         let (done, done_rx) = watch::channel(0);
         let published = opentelemetry::global::meter("config-api")
@@ -105,6 +112,7 @@ impl Relay {
                 store,
                 bucket,
                 profiles,
+                catalogues,
                 wanted,
                 done,
                 published,
@@ -209,6 +217,7 @@ impl Relay {
                 None => break,
             }
         }
+        differing += self.resync_event_types().await?;
         if differing > 0 {
             tracing::info!(
                 definitions = differing,
@@ -216,6 +225,49 @@ impl Relay {
             );
         }
         Ok(())
+    }
+
+    /// The projects' own event types, and those of the catalogues that profiles name. A type that the bucket has and
+    /// nobody else is published as gone: a catalogue changes with the program.
+    async fn resync_event_types(&self) -> Result<usize, Error> {
+        let mut wanted: Vec<Key> = Vec::new();
+        let named: BTreeSet<&str> = self
+            .profiles
+            .iter()
+            .filter_map(|profile| profile.catalogue.as_deref())
+            .collect();
+        for name in named {
+            let types = self.catalogues.get(name).into_iter().flatten();
+            wanted.extend(types.map(|(event_type, _)| Key::CatalogueType(name.to_owned(), event_type.clone())));
+        }
+        let published = self.bucket.keys().await?;
+        let gone = published
+            .iter()
+            .filter_map(|key| Key::parse(key))
+            .filter(|key| match key {
+                Key::CatalogueType(..) => !wanted.contains(key),
+                Key::EventType(..) => true,
+                _ => false,
+            });
+        let gone: Vec<Key> = gone.collect();
+        wanted.extend(gone);
+        let mut differing = 0;
+        for keys in wanted.chunks(BATCH as usize) {
+            differing += self.compare(keys).await?;
+        }
+        let mut after = None;
+        loop {
+            let page = event_types::all(&mut *self.store.connection().await?, after.as_ref(), BATCH).await?;
+            let keys: Vec<Key> = page
+                .iter()
+                .map(|(project, name)| Key::EventType(*project, name.clone()))
+                .collect();
+            differing += self.compare(&keys).await?;
+            match page.into_iter().last() {
+                Some(last) => after = Some(last),
+                None => return Ok(differing),
+            }
+        }
     }
 
     /// Publishes those of the definitions that the bucket has otherwise; how many these were.
@@ -258,6 +310,8 @@ impl Relay {
         connection: &mut Connection,
         keys: &[Key],
     ) -> Result<Vec<(Key, Vec<u8>)>, store::Error> {
+        let mut definitions = Vec::with_capacity(keys.len());
+        let mut types: HashMap<ProjectId, Vec<String>> = HashMap::new();
         let mut changed_projects: HashSet<ProjectId> = HashSet::new();
         let mut project_ids: Vec<ProjectId> = Vec::new();
         let mut token_hashes: Vec<Vec<u8>> = Vec::new();
@@ -273,13 +327,19 @@ impl Relay {
                     project_ids.push(*project);
                     webhook_ids.push(*webhook);
                 }
-                Key::EventType(..) | Key::CatalogueType(..) => {}
+                Key::EventType(project, name) => types.entry(*project).or_default().push(name.clone()),
+                Key::CatalogueType(catalogue, name) => {
+                    let found = self.catalogues.event_type(catalogue, name).map(EventType::definition);
+                    definitions.push((
+                        key.clone(),
+                        found.unwrap_or_else(|| resolve::no_event_type(name)).encode(),
+                    ));
+                }
             }
         }
         let projects = projects::by_ids(connection, &project_ids).await?;
         let projects: HashMap<ProjectId, projects::Project> =
             projects.into_iter().map(|project| (project.id, project)).collect();
-        let mut definitions = Vec::with_capacity(keys.len());
         for project in projects
             .values()
             .filter(|project| changed_projects.contains(&project.id))
@@ -300,6 +360,14 @@ impl Relay {
                 let Some(profile) = self.profile(project) else { continue };
                 let definition = resolve::webhook(&webhook, project, profile).encode();
                 definitions.push((Key::Webhook(project.id, webhook.id), definition));
+            }
+        }
+        for (project, names) in types {
+            let versions = event_types::versions(connection, project, &names).await?;
+            for name in names.into_iter().collect::<BTreeSet<_>>() {
+                let versions: Vec<_> = versions.iter().filter(|version| version.name == name).collect();
+                let definition = resolve::event_type(&name, &versions).encode();
+                definitions.push((Key::EventType(project, name), definition));
             }
         }
         Ok(definitions)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::profile::Profile;
 use proto_schemas::definition::{self, Body, RateLimit, SchemaCheck, Signature, WebhookState};
+use store::event_types::EventTypeVersion;
 use store::projects::Project;
 use store::tokens::Token;
 use store::webhooks::{BodyKind, HeaderValue, Retry, Webhook};
@@ -35,6 +36,29 @@ pub fn token(token: &Token) -> definition::Token {
         expires_at: token.expires_at,
         revoked: token.revoked_at.is_some(),
     }
+}
+
+/// The definition of a project's own event type; without a version it is gone.
+#[must_use]
+pub fn event_type(name: &str, versions: &[&EventTypeVersion]) -> definition::EventType {
+    definition::EventType {
+        name: name.to_owned(),
+        versions: versions
+            .iter()
+            .map(|version| definition::EventTypeVersion {
+                version: version.version.clone(),
+                schema: version.schema.clone().unwrap_or_default(),
+                deprecated: version.deprecated,
+            })
+            .collect(),
+        deleted: versions.is_empty(),
+    }
+}
+
+/// The definition of an event type that is gone.
+#[must_use]
+pub fn no_event_type(name: &str) -> definition::EventType {
+    event_type(name, &[])
 }
 
 /// A webhook's definition: what the webhook says, and where it says nothing, what its project's profile says. A deleted

@@ -5,8 +5,8 @@
 //! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `webhooks`, `outbox`; retry-scheduler writes `events`, `attempts`,
-//! `pending_deliveries`, `rejected_events`, `poisoned_entries` and makes the partitions. [`log`] reads what
+//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `outbox`; retry-scheduler writes `events`,
+//! `attempts`, `pending_deliveries`, `rejected_events`, `poisoned_entries` and makes the partitions. [`log`] reads what
 //! retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
@@ -14,6 +14,7 @@
 pub mod attempts;
 mod config;
 mod error;
+pub mod event_types;
 pub mod events;
 pub mod log;
 pub mod outbox;

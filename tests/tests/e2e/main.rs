@@ -11,4 +11,5 @@ mod facades;
 mod house;
 mod main_job;
 mod outages;
+mod schemas;
 mod takes_effect;

@@ -1,10 +1,11 @@
 //! The resources, one file each: what stands in their paths, queries and bodies.
 //!
 //! A `{project}` is a project's name or id, a `{webhook}` a webhook's. Lists answer `{"items": […], "next": …}`, newest
-//! first; `next` is the `cursor` of the next page, or null.
+//! first, event types by name; `next` is the `cursor` of the next page, or null.
 
 mod attempts;
 mod deliveries;
+mod event_types;
 mod events;
 mod json;
 mod projects;
@@ -46,6 +47,24 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(
             "/v1/projects/{project}/webhooks/{webhook}",
             get(webhooks::show).patch(webhooks::change).delete(webhooks::remove),
+        )
+        .route(
+            "/v1/projects/{project}/event-types",
+            post(event_types::create).get(event_types::list),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}",
+            get(event_types::show)
+                .patch(event_types::change)
+                .delete(event_types::remove),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}/versions",
+            post(event_types::create_version),
+        )
+        .route(
+            "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
+            get(event_types::show_version).patch(event_types::change_version),
         )
         .route("/v1/projects/{project}/events", get(events::list))
         .route("/v1/projects/{project}/events/{event}", get(events::show))

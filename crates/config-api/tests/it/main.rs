@@ -4,5 +4,6 @@
 
 mod access;
 mod definitions;
+mod event_types;
 mod record;
 mod support;

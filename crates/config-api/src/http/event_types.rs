@@ -1,0 +1,278 @@
+//! `/v1/projects/{project}/event-types`: the project's own types, and its catalogue's.
+
+mod body;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use common::catalogue::EventType;
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
+use proto_schemas::stream::config_key::Key;
+use store::event_types::{self as rows, EventTypeVersion};
+use store::projects::Project;
+
+use self::body::{ChangedEventType, ChangedVersion, Draft, EventTypeView, NewEventType, NewVersion, VersionView};
+use crate::access::{Configure, InProject, Read};
+use crate::api::{Api, failed, note_changed};
+
+/// Most types of a project's own: ingest holds them all in memory.
+const TYPES_MAX: i64 = 200;
+
+/// Most versions of one type.
+const VERSIONS_MAX: usize = 20;
+
+/// Most that the schemas of a type may come to, in bytes: its definition is one message on NATS.
+const SCHEMAS_BYTES_MAX: usize = 256 * 1024;
+
+type Created<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
+
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Json(new): Json<NewEventType>,
+) -> Result<Created<EventTypeView>, Problem> {
+    let project = within.project;
+    let (name, description, draft) = new.checked().await?;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    rows::lock(&mut transaction, project.id).await.map_err(failed)?;
+    let there = rows::versions(&mut transaction, project.id, std::slice::from_ref(&name)).await;
+    if !there.map_err(failed)?.is_empty() {
+        let detail = format!("there is an event type `{name}` already; a new version of it goes to …/{name}/versions");
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    if rows::count(&mut transaction, project.id).await.map_err(failed)? >= TYPES_MAX {
+        let detail = format!("a project has at most {TYPES_MAX} event types of its own");
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let version = draft.into_row(&project, name, description, api.now());
+    rows::insert(&mut transaction, &version).await.map_err(failed)?;
+    note_changed(&mut transaction, &Key::EventType(project.id, version.name.clone())).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    let location = format!("/v1/projects/{}/event-types/{}", project.name, version.name);
+    let view = EventTypeView::own(vec![version]);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
+}
+
+pub(super) async fn create_version(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, name)): Path<(String, String)>,
+    Json(new): Json<NewVersion>,
+) -> Result<Created<VersionView>, Problem> {
+    let project = within.project;
+    let draft = Draft::checked(new).await?;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    rows::lock(&mut transaction, project.id).await.map_err(failed)?;
+    let versions = own(&api, &mut transaction, &project, &name).await?;
+    if versions.iter().any(|there| there.version == draft.version) {
+        let detail = format!("there is a version `{}` of `{name}` already", draft.version);
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    if versions.len() >= VERSIONS_MAX {
+        let detail = format!("an event type has at most {VERSIONS_MAX} versions");
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let schemas = versions
+        .iter()
+        .map(|version| version.schema.as_deref())
+        .chain([draft.schema.as_deref()]);
+    if schemas.map(|schema| schema.map_or(0, str::len)).sum::<usize>() > SCHEMAS_BYTES_MAX {
+        let detail = format!("the schemas of a type come to at most {SCHEMAS_BYTES_MAX} bytes together");
+        return Err(Problem::field("/schema", detail));
+    }
+    let description = versions
+        .last()
+        .map_or_else(String::new, |version| version.description.clone());
+    let version = draft.into_row(&project, name, description, api.now());
+    rows::insert(&mut transaction, &version).await.map_err(failed)?;
+    note_changed(&mut transaction, &Key::EventType(project.id, version.name.clone())).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    let location = format!(
+        "/v1/projects/{}/event-types/{}/versions/{}",
+        project.name, version.name, version.version
+    );
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(version.into()),
+    ))
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<EventTypeView>>, Problem> {
+    let project = within.project;
+    let after: Option<String> = query.after()?;
+    let fetch = u32::from(query.limit) + 1;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut names: BTreeSet<String> = rows::names(&mut connection, project.id, after.as_deref(), fetch)
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .collect();
+    let catalogue = catalogue(&api, &project);
+    if let Some(types) = catalogue {
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let more = types.range::<str, _>((from, Bound::Unbounded)).take(fetch as usize);
+        names.extend(more.map(|(name, _)| name.clone()));
+    }
+    let page = Page::cut(names.into_iter().collect(), &query, |name| name.clone())?;
+
+    let versions = rows::versions(&mut connection, project.id, &page.items)
+        .await
+        .map_err(failed)?;
+    let mut own: HashMap<String, Vec<EventTypeVersion>> = HashMap::new();
+    for version in versions {
+        own.entry(version.name.clone()).or_default().push(version);
+    }
+    let items = page.items.iter().filter_map(|name| match own.remove(name) {
+        Some(versions) => Some(EventTypeView::own(versions)),
+        None => catalogue?.get(name).map(EventTypeView::catalogues),
+    });
+    Ok(Json(Page {
+        items: items.collect(),
+        next: page.next.clone(),
+    }))
+}
+
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Json<EventTypeView>, Problem> {
+    find(&api, &within.project, &name).await.map(Json)
+}
+
+pub(super) async fn show_version(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Path((_, name, version)): Path<(String, String, String)>,
+) -> Result<Json<VersionView>, Problem> {
+    let found = find(&api, &within.project, &name).await?;
+    found.into_version(&version).map(Json).ok_or_else(no_version)
+}
+
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, name)): Path<(String, String)>,
+    Json(changed): Json<ChangedEventType>,
+) -> Result<Json<EventTypeView>, Problem> {
+    let project = within.project;
+    let description = changed.checked()?;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    rows::lock(&mut transaction, project.id).await.map_err(failed)?;
+    let mut versions = own(&api, &mut transaction, &project, &name).await?;
+    if let Some(description) = description {
+        // Nothing that ingest works by: it need not be published.
+        for version in &mut versions {
+            version.description.clone_from(&description);
+            version.updated_at = api.now();
+            rows::update(&mut transaction, version).await.map_err(failed)?;
+        }
+    }
+    transaction.commit().await.map_err(failed)?;
+    Ok(Json(EventTypeView::own(versions)))
+}
+
+pub(super) async fn change_version(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, name, named)): Path<(String, String, String)>,
+    Json(changed): Json<ChangedVersion>,
+) -> Result<Json<VersionView>, Problem> {
+    let project = within.project;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    rows::lock(&mut transaction, project.id).await.map_err(failed)?;
+    let versions = own(&api, &mut transaction, &project, &name).await?;
+    let version = versions.into_iter().find(|version| version.version == named);
+    let mut version = changed.apply(version.ok_or_else(no_version)?).await?;
+    version.updated_at = api.now();
+    rows::update(&mut transaction, &version).await.map_err(failed)?;
+    note_changed(&mut transaction, &Key::EventType(project.id, name)).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(Json(version.into()))
+}
+
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let project = within.project;
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    if !rows::delete(&mut transaction, project.id, &name)
+        .await
+        .map_err(failed)?
+    {
+        return Err(absent(&api, &project, &name));
+    }
+    note_changed(&mut transaction, &Key::EventType(project.id, name)).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The types of the catalogue that the project's profile names.
+fn catalogue<'a>(api: &'a Api, project: &Project) -> Option<&'a BTreeMap<String, EventType>> {
+    let profile = api.profiles.get(&project.profile)?;
+    api.catalogues.get(profile.catalogue.as_deref()?)
+}
+
+/// A type as it applies to the project: its own, or else its catalogue's.
+async fn find(api: &Api, project: &Project, name: &str) -> Result<EventTypeView, Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let own = rows::versions(&mut connection, project.id, &[name.to_owned()])
+        .await
+        .map_err(failed)?;
+    if !own.is_empty() {
+        return Ok(EventTypeView::own(own));
+    }
+    let shipped = catalogue(api, project).and_then(|types| types.get(name));
+    shipped.map(EventTypeView::catalogues).ok_or_else(no_type)
+}
+
+/// The versions of a type that the project may change.
+async fn own(
+    api: &Api,
+    connection: &mut store::Connection,
+    project: &Project,
+    name: &str,
+) -> Result<Vec<EventTypeVersion>, Problem> {
+    let own = rows::versions(connection, project.id, &[name.to_owned()])
+        .await
+        .map_err(failed)?;
+    match own.is_empty() {
+        true => Err(absent(api, project, name)),
+        false => Ok(own),
+    }
+}
+
+/// Why there is no such type to be changed.
+fn absent(api: &Api, project: &Project, name: &str) -> Problem {
+    match catalogue(api, project).is_some_and(|types| types.contains_key(name)) {
+        true => Problem::new(
+            Code::Conflict,
+            format!(
+                "`{name}` is of the catalogue, which is not the project's to change; a type of its own under this name replaces it"
+            ),
+        ),
+        false => no_type(),
+    }
+}
+
+fn no_type() -> Problem {
+    Problem::new(Code::NotFound, "there is no such event type")
+}
+
+fn no_version() -> Problem {
+    Problem::new(Code::NotFound, "the event type has no such version")
+}
