@@ -12,13 +12,16 @@
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
-//! - [`relay`]: outbox → CONFIG
+//! - [`actions`]: pausing, resuming, restarting and checking one
+//! - [`trials`]: requests made to try a webhook
+//! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
 //! wait in the outbox.
 
 pub mod access;
+pub mod actions;
 pub mod admin_token;
 pub mod api;
 pub mod changes;
@@ -27,6 +30,7 @@ mod facades;
 pub mod http;
 pub mod relay;
 pub mod resolve;
+pub mod trials;
 pub mod validate;
 pub mod webhooks;
 
@@ -83,7 +87,13 @@ impl Service for ConfigApi {
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         let bucket = bus.config_bucket().await?;
-        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles), Arc::clone(&catalogues));
+        let (relay, publication) = Relay::new(
+            store.clone(),
+            bus,
+            bucket,
+            Arc::clone(&profiles),
+            Arc::clone(&catalogues),
+        );
         admin_token::install(&store, &admin_token, context.clock.now()).await?;
         relay.drain().await?;
         relay.resync().await?;

@@ -21,6 +21,7 @@ use crate::access::Caller;
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::changes::{Changes, Rules};
 use crate::http::webhooks::Definition;
+use crate::trials::Check;
 
 /// A webhook that has just been made.
 #[derive(Debug)]
@@ -46,12 +47,16 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
     // Before the transaction, because name servers may take seconds.
     vet(api, &webhook.url).await?;
 
+    let check = Check::wanted(api, project, profile, None, &mut webhook);
     let mut transaction = api.store.begin().await.map_err(failed)?;
     url_is_free(&mut transaction, profile, &webhook).await?;
     webhooks::insert(&mut transaction, &webhook)
         .await
         .map_err(|error| name_taken(error, &webhook))?;
     note_written(&mut transaction, &webhook, caller).await?;
+    if let Some(check) = check {
+        check.begin(&mut transaction).await?;
+    }
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
     Ok(Created { webhook, secret })
@@ -104,10 +109,14 @@ pub async fn change_with(
     }
     webhook.revision += 1;
     webhook.updated_at = api.now();
+    let check = Check::wanted(api, project, profile, Some(&stored), &mut webhook);
     webhooks::update(&mut transaction, &webhook)
         .await
         .map_err(|error| name_taken(error, &webhook))?;
     note_written(&mut transaction, &webhook, caller).await?;
+    if let Some(check) = check {
+        check.begin(&mut transaction).await?;
+    }
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
     Ok(webhook)
@@ -199,7 +208,7 @@ pub(crate) fn apply(api: &Api, profile: &Profile, changes: Changes, webhook: &mu
 }
 
 /// Refuses an address whose name leads to where no webhook may go. One whose shape is wrong is refused elsewhere.
-async fn vet(api: &Api, url: &str) -> Result<(), Problem> {
+pub(crate) async fn vet(api: &Api, url: &str) -> Result<(), Problem> {
     match api.guard.check(url) {
         Ok(target) => api.guard.vet(&target).await.map_err(refused),
         Err(_) => Ok(()),
@@ -228,7 +237,11 @@ async fn url_is_free(connection: &mut Connection, profile: &Profile, webhook: &W
 }
 
 /// Notes what was written: the revision, and that the definition has changed.
-async fn note_written(connection: &mut Connection, webhook: &Webhook, caller: &Caller) -> Result<(), Problem> {
+pub(crate) async fn note_written(
+    connection: &mut Connection,
+    webhook: &Webhook,
+    caller: &Caller,
+) -> Result<(), Problem> {
     let definition = match webhook.deleted_at {
         None => serde_json::to_value(Definition::of(webhook)).map_err(Problem::internal)?,
         Some(_) => json!({ "deleted": true }),

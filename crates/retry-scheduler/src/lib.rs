@@ -1,10 +1,11 @@
 //! Keeps the record, and decides what happens next.
 //!
-//! Works stream LEDGER off into Postgres, and is the only one that writes what it holds of events, attempts and
-//! deliveries. What failed is tried again when its webhook's ladder says so; what found no room waits here for it.
+//! Works stream LEDGER off into Postgres, and is the only one that writes what it holds of events, attempts,
+//! deliveries and webhooks' health. What failed is tried again when its webhook's ladder says so; what found no room waits here for it.
 //!
 //! - [`record`]: ledger entries → rows
 //! - [`next_step`]: an attempt → what follows from it (pure)
+//! - [`health`]: attempts → how a webhook's deliveries go, and whether that stops it (pure)
 //! - [`release`]: rows that are due → stream DELIVERIES
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`partitions`]: keeps the tables' partitions ahead
@@ -13,6 +14,7 @@
 
 mod catch_up;
 pub mod config;
+pub mod health;
 pub mod metrics;
 pub mod next_step;
 mod observe;

@@ -5,9 +5,9 @@
 //! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `outbox`; retry-scheduler writes `events`,
-//! `attempts`, `pending_deliveries`, `rejected_events`, `poisoned_entries` and makes the partitions. [`log`] reads what
-//! retry-scheduler has written, for people.
+//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`; retry-scheduler writes `events`,
+//! `attempts`, `pending_deliveries`, `webhook_health`, `rejected_events`, `poisoned_entries` and makes the partitions.
+//! Both note in `outbox` which definitions they have changed. [`log`] reads what retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
 
@@ -24,9 +24,11 @@ pub mod poisoned_entries;
 mod pool;
 pub mod projects;
 pub mod rejected_events;
+pub mod tests;
 mod time;
 pub mod tokens;
 mod value;
+pub mod webhook_health;
 pub mod webhooks;
 
 pub use config::Config;

@@ -12,4 +12,6 @@ mod house;
 mod main_job;
 mod outages;
 mod schemas;
+mod states;
 mod takes_effect;
+mod trials;

@@ -55,6 +55,8 @@ pub(super) struct AttemptView {
     next_attempt_at: Option<Timestamp>,
     /// Above 1: a process died or lost its connection, and the receiver may have seen this attempt more than once.
     handed_out: u32,
+    /// `test` or `check`, where the request was made to try the webhook; else null.
+    trial: Option<String>,
 }
 
 /// An attempt and what came back.
@@ -99,6 +101,16 @@ impl From<Attempt> for AttemptView {
             started_at: attempt.started_at,
             next_attempt_at: attempt.next_attempt_at,
             handed_out: attempt.handed_out,
+            trial: attempt.trial,
+        }
+    }
+}
+
+impl From<(Attempt, Response)> for AttemptWithResponse {
+    fn from((attempt, response): (Attempt, Response)) -> Self {
+        Self {
+            response: attempt.status.map(|_| response.into()),
+            attempt: attempt.into(),
         }
     }
 }
@@ -181,12 +193,7 @@ pub(super) async fn show(
     let found = log::attempt(&mut connection, within.project.id, id)
         .await
         .map_err(failed)?;
-    let (attempt, response) = found.ok_or_else(absent)?;
-    let response = attempt.status.map(|_| response.into());
-    Ok(Json(AttemptWithResponse {
-        attempt: attempt.into(),
-        response,
-    }))
+    Ok(Json(found.ok_or_else(absent)?.into()))
 }
 
 /// Reads `delivered`, `failed`, `503` or `5xx`.

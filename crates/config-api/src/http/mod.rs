@@ -11,6 +11,7 @@ mod json;
 mod projects;
 mod rejected_events;
 mod root;
+mod tests;
 mod tokens;
 pub(crate) mod webhooks;
 
@@ -46,7 +47,10 @@ pub fn router(api: Arc<Api>) -> Router {
         )
         .route(
             "/v1/projects/{project}/webhooks/{webhook}",
-            get(webhooks::show).patch(webhooks::change).delete(webhooks::remove),
+            get(webhooks::show)
+                .patch(webhooks::change)
+                .delete(webhooks::remove)
+                .post(webhooks::act),
         )
         .route(
             "/v1/projects/{project}/event-types",
@@ -66,6 +70,8 @@ pub fn router(api: Arc<Api>) -> Router {
             "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
             get(event_types::show_version).patch(event_types::change_version),
         )
+        .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
+        .route("/v1/projects/{project}/tests/{test}", get(tests::show))
         .route("/v1/projects/{project}/events", get(events::list))
         .route("/v1/projects/{project}/events/{event}", get(events::show))
         .route("/v1/projects/{project}/attempts", get(attempts::list))

@@ -1,5 +1,6 @@
 //! `/v1/projects/{project}/webhooks`
 
+mod actions;
 mod body;
 mod fields;
 mod list;
@@ -11,9 +12,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use common::http::{Json, Path, Problem};
 use secrecy::ExposeSecret as _;
+use store::webhook_health;
 use store::webhooks as rows;
 
-use self::body::{ChangedWebhook, NewWebhook};
+pub(super) use self::actions::act;
+use self::body::ChangedWebhook;
+use self::body::NewWebhook;
 pub(super) use self::list::list;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
@@ -29,7 +33,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<CreatedWebhook>), Problem> {
     let Created { webhook, secret } = webhooks::create(&api, &within.project, &within.caller, new.into()).await?;
     let created = CreatedWebhook {
-        view: WebhookView::of(&webhook),
+        view: WebhookView::of(&webhook, None),
         secret: secret.map(|secret| secret.expose_secret().to_owned()),
     };
     Ok((StatusCode::CREATED, Json(created)))
@@ -44,7 +48,9 @@ pub(super) async fn show(
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;
-    Ok(Json(WebhookView::of(&webhook.ok_or_else(absent)?)))
+    let webhook = webhook.ok_or_else(absent)?;
+    drop(connection);
+    Ok(Json(shown(&api, &webhook).await?))
 }
 
 pub(super) async fn change(
@@ -55,7 +61,7 @@ pub(super) async fn change(
 ) -> Result<Json<WebhookView>, Problem> {
     let changes = Changes::from(changed);
     let webhook = webhooks::change(&api, &within.project, &within.caller, &named, |_| Ok(()), changes).await?;
-    Ok(Json(WebhookView::of(&webhook)))
+    Ok(Json(shown(&api, &webhook).await?))
 }
 
 pub(super) async fn remove(
@@ -65,4 +71,12 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     webhooks::remove(&api, &within.project, &within.caller, &named, |_| Ok(())).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The webhook as answers have it, after a change.
+pub(super) async fn shown(api: &Api, webhook: &rows::Webhook) -> Result<WebhookView, Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let health = webhook_health::find(&mut connection, &[webhook.id]).await;
+    let health = health.map_err(failed)?.remove(&webhook.id);
+    Ok(WebhookView::of(webhook, health.as_ref()))
 }

@@ -7,3 +7,4 @@ mod definitions;
 mod event_types;
 mod record;
 mod support;
+mod trials;

@@ -9,6 +9,7 @@ use common::model::Pattern;
 use proto_schemas::definition::WebhookState;
 use proto_schemas::id::WebhookId;
 use serde::Deserialize;
+use store::webhook_health::{self, Health};
 use store::webhooks::{self, Webhook, WebhookFilter};
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -85,8 +86,8 @@ pub(in crate::http) async fn list(
         labels: &labels,
         name: filter.name.as_deref(),
     };
-    let matches = |webhook: &Webhook| {
-        state.is_none_or(|state| resolve::state(webhook) == state)
+    let matches = |webhook: &Webhook, health: Option<&Health>| {
+        state.is_none_or(|state| resolve::standing(webhook, health).state == state)
             && filter.event.as_deref().is_none_or(|event| subscribed(webhook, event))
     };
     let limit = usize::from(query.limit);
@@ -102,11 +103,14 @@ pub(in crate::http) async fn list(
         let rows = webhooks::page(&mut connection, within.project.id, &wanted, before, fetch).await;
         let rows = rows.map_err(failed)?;
         let found = rows.len();
+        let ids: Vec<WebhookId> = rows.iter().map(|webhook| webhook.id).collect();
+        let health = webhook_health::find(&mut connection, &ids).await.map_err(failed)?;
         for (index, webhook) in rows.into_iter().take(batch).enumerate() {
             before = Some(webhook.id);
             read += 1;
-            if matches(&webhook) {
-                items.push(WebhookView::of(&webhook));
+            let health = health.get(&webhook.id);
+            if matches(&webhook, health) {
+                items.push(WebhookView::of(&webhook, health));
             }
             if items.len() == limit || read == READ_MAX {
                 return answer(items, before.filter(|_| index + 1 < found));

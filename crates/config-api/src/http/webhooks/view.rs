@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use store::webhook_health::Health;
 use store::webhooks::Webhook;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -79,9 +80,14 @@ pub(in crate::http) struct WebhookView {
     /// Where it stands: pending, active, paused, failed or disabled.
     #[schema(example = "active")]
     state: &'static str,
-    /// Why it gets nothing, where it does not.
+    /// Why it gets no events; null where it does.
     #[schema(required)]
-    state_reason: Option<&'static str>,
+    state_reason: Option<String>,
+    /// Since when it is failed, disabled or pending; null in the other states.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    state_since: Option<Timestamp>,
+    /// How its deliveries go.
+    health: HealthView,
     /// Counts the versions of the definition.
     revision: u64,
     /// When it was made.
@@ -90,6 +96,29 @@ pub(in crate::http) struct WebhookView {
     /// When this revision was made.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+}
+
+/// How a webhook's deliveries go.
+#[derive(Serialize, ToSchema)]
+struct HealthView {
+    /// Failed attempts since the last delivered one, or since the restart.
+    failures_in_a_row: u32,
+    /// When an attempt last delivered; may be ten seconds behind.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_delivered_at: Option<Timestamp>,
+    /// When an attempt last failed.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_failed_at: Option<Timestamp>,
+}
+
+impl From<Option<&Health>> for HealthView {
+    fn from(health: Option<&Health>) -> Self {
+        Self {
+            failures_in_a_row: health.map_or(0, |health| health.failures_in_a_row),
+            last_delivered_at: health.and_then(|health| health.last_delivered_at),
+            last_failed_at: health.and_then(|health| health.last_failed_at),
+        }
+    }
 }
 
 /// A webhook that has just been made.
@@ -134,15 +163,15 @@ impl Definition {
 
 impl WebhookView {
     /// The webhook as answers have it.
-    pub(in crate::http) fn of(webhook: &Webhook) -> Self {
+    pub(in crate::http) fn of(webhook: &Webhook, health: Option<&Health>) -> Self {
+        let standing = resolve::standing(webhook, health);
         Self {
             id: webhook.id.as_uuid(),
             definition: Definition::of(webhook),
-            state: resolve::state(webhook).as_str(),
-            state_reason: match webhook.active {
-                true => None,
-                false => Some("paused by its owner; events that happen meanwhile are skipped"),
-            },
+            state: standing.state.as_str(),
+            state_reason: standing.reason,
+            state_since: standing.since,
+            health: HealthView::from(health),
             revision: webhook.revision,
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,

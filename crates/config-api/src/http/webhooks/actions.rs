@@ -1,0 +1,61 @@
+//! `POST /v1/projects/{project}/webhooks/{webhook}:{action}`
+//!
+//! The router knows no end of a path's part, so one handler takes them all and looks at what follows the last colon.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use common::http::{Body, Code, Json, Path, Problem};
+use store::webhooks as rows;
+
+use super::shown;
+use crate::access::{Configure, InProject};
+use crate::actions;
+use crate::api::{Api, failed};
+use crate::http::tests::{self, SampleBody};
+use crate::trials::{self, Target};
+use crate::webhooks::absent;
+
+/// What can be done with a webhook.
+const ACTIONS: &str = "test, check, pause, resume, restart";
+
+pub(in crate::http) async fn act(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, named)): Path<(String, String)>,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let (project, caller) = (&within.project, &within.caller);
+    let Some((named, action)) = named.rsplit_once(':') else {
+        return Err(Problem::new(
+            Code::MethodNotAllowed,
+            format!("to do something with a webhook, put a colon and what after its name: {ACTIONS}"),
+        ));
+    };
+    let webhook = match action {
+        "test" => {
+            let sample = tests::body::<SampleBody>(&body)?.into();
+            let mut connection = api.store.connection().await.map_err(failed)?;
+            let webhook = rows::find(&mut connection, project.id, named).await;
+            drop(connection);
+            let webhook = webhook.map_err(failed)?.ok_or_else(absent)?;
+            let test = trials::begin(&api, project, Target::Stored(&webhook), sample).await?;
+            return Ok(tests::accepted(&within.project, test));
+        }
+        "check" => {
+            let test = actions::check(&api, project, named).await?;
+            return Ok(tests::accepted(&within.project, test));
+        }
+        "pause" => actions::set_active(&api, project, caller, named, false).await?,
+        "resume" => actions::set_active(&api, project, caller, named, true).await?,
+        "restart" => actions::restart(&api, project, caller, named).await?,
+        _ => {
+            return Err(Problem::new(
+                Code::NotFound,
+                format!("nothing that can be done with a webhook; there are {ACTIONS}"),
+            ));
+        }
+    };
+    Ok(Json(shown(&api, &webhook).await?).into_response())
+}

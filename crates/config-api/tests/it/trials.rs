@@ -1,0 +1,300 @@
+//! Tests and endpoint checks, as far as config-api goes: from the request to the duty in stream DELIVERIES.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use proto_schemas::delivery::{DeliveryDue, TrialKind};
+use proto_schemas::id::AttemptRef;
+use proto_schemas::ledger::{AttemptFinished, ErrorClass, Outcome};
+use proto_schemas::stream::DELIVERIES;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use store::attempts::{self, NewAttempt};
+use store::webhook_health::{self, Stopped, StoppedState};
+use store::{outbox, partitions};
+
+use crate::support::*;
+
+/// The next duties in stream DELIVERIES, in any order.
+async fn duties(world: &World, count: usize) -> Vec<DeliveryDue> {
+    let client = async_nats::connect(world.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = jetstream.get_stream(DELIVERIES.name).await.unwrap();
+    let consumer: async_nats::jetstream::consumer::PullConsumer =
+        stream.get_consumer(DELIVERIES.consumer).await.unwrap();
+    let messages = consumer
+        .fetch()
+        .max_messages(count)
+        .expires(Duration::from_secs(10))
+        .messages()
+        .await
+        .unwrap();
+    messages
+        .then(async |message| {
+            let message = message.unwrap();
+            message.ack().await.unwrap();
+            DeliveryDue::decode(message.payload.clone()).unwrap()
+        })
+        .collect()
+        .await
+}
+
+async fn act(client: &Client, webhook: &str, action: &str, body: Option<Value>) -> Value {
+    let path = format!("/v1/projects/shop/webhooks/{webhook}:{action}");
+    let (status, answer) = client.call(Method::POST, &path, body).await;
+    assert!(status.is_success(), "{action}: {status} {answer}");
+    answer
+}
+
+/// A service, a project with this profile, and a webhook.
+async fn with_webhook(world: &World, webhook: Value) -> (Service, Value, Value) {
+    let service = world.start().await;
+    let project = service.client.post("/v1/projects", json!({ "name": "shop" })).await;
+    let webhook = service.client.post("/v1/projects/shop/webhooks", webhook).await;
+    (service, project, webhook)
+}
+
+fn finished(due: &DeliveryDue, outcome: Outcome) -> AttemptFinished {
+    let failed = outcome != Outcome::Delivered;
+    AttemptFinished {
+        attempt: due.attempt_ref(),
+        event_id: due.event.id.clone(),
+        event_type: due.event.event_type.clone(),
+        webhook_revision: 1,
+        started_at: due.event.occurred_at,
+        duration: Duration::from_millis(2),
+        outcome,
+        status: failed.then_some(404),
+        error_class: failed.then_some(ErrorClass::Status),
+        error: if failed {
+            "the receiver answered 404 Not Found".into()
+        } else {
+            String::new()
+        },
+        response_headers: Vec::new(),
+        response_body: Bytes::new(),
+        response_truncated: false,
+        retry_after: None,
+        request_sha256: Bytes::new(),
+        handed_out: 1,
+        ladder: Vec::new(),
+        fail_after: None,
+        trial: due.trial.as_ref().map(|trial| trial.kind),
+    }
+}
+
+async fn record(world: &World, fact: &AttemptFinished) {
+    let store = world.store().await;
+    let mut connection = store.connection().await.unwrap();
+    partitions::ensure(&mut connection, partitions::day(fact.attempt.event))
+        .await
+        .unwrap();
+    let new = NewAttempt {
+        fact,
+        next_attempt_at: None,
+    };
+    attempts::insert(&mut connection, &[new]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_test_is_handed_out_as_a_marked_delivery_and_its_status_is_its_attempts() {
+    let world = World::new().await;
+    let (service, _, webhook) = with_webhook(&world, simple("one")).await;
+    let client = &service.client;
+    let sample = json!({ "type": "invoice.paid", "data": { "amount": 3.0 }, "attributes": { "region": "eu" } });
+    let test = act(client, "one", "test", Some(sample)).await;
+    assert_eq!((&test["status"], &test["kind"]), (&json!("pending"), &json!("test")));
+
+    let due = duties(&world, 1).await.pop().unwrap();
+    assert_eq!(due.webhook.to_string(), id(&webhook));
+    assert_eq!(due.event.key.to_string(), id(&test));
+    assert_eq!(due.event.id, test["event_id"]);
+    assert_eq!(due.event.event_type, "invoice.paid");
+    assert_eq!(due.event.payload, r#"{"amount":3.0}"#);
+    assert_eq!(due.event.attributes["region"], "eu");
+    let trial = due.trial.clone().unwrap();
+    assert_eq!((trial.kind, trial.webhook), (TrialKind::Test, None));
+
+    let path = format!("/v1/projects/shop/tests/{}", id(&test));
+    assert_eq!(client.get(&path).await["status"], "pending");
+    record(&world, &finished(&due, Outcome::Failed)).await;
+    let test = client.get(&path).await;
+    assert_eq!(test["status"], "failed");
+    assert_eq!(test["error_class"], "status");
+    assert_eq!(test["error_message"], "the receiver answered 404 Not Found");
+    assert_eq!(test["attempt"]["trial"], "test");
+
+    act(client, "one", "test", None).await;
+    let due = duties(&world, 1).await.pop().unwrap();
+    record(&world, &finished(&due, Outcome::Delivered)).await;
+    let list = client.get("/v1/projects/shop/tests?webhook=one").await;
+    let statuses: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|test| &test["status"])
+        .collect();
+    assert_eq!(statuses, ["completed", "failed"]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_test_that_was_committed_and_not_handed_out_is_handed_out_at_the_next_start() {
+    let world = World::new().await;
+    let (service, _, _) = with_webhook(&world, simple("one")).await;
+    let client = service.client.clone();
+    act(&client, "one", "test", None).await;
+    let due = duties(&world, 1).await.pop().unwrap();
+    service.stop().await;
+
+    // As if config-api had died between the commit and the publication, and again after it.
+    let store = world.store().await;
+    let again = [store::tests::outbox_key(due.event.key)];
+    for _ in 0..2 {
+        let mut connection = store.connection().await.unwrap();
+        outbox::append(&mut connection, &again).await.unwrap();
+    }
+    let lost = DeliveryDue {
+        event: proto_schemas::event::Event {
+            key: proto_schemas::id::EventKey::of_message(due.event.accepted_at, 1),
+            ..due.event.clone()
+        },
+        ..due.clone()
+    };
+    let row = store::tests::NewTest {
+        id: lost.event.key,
+        project: lost.event.project,
+        kind: TrialKind::Test,
+        webhook: Some(lost.webhook),
+        target: lost.webhook,
+        event_type: "a",
+        due: &lost.encode(),
+        created_at: lost.event.accepted_at,
+    };
+    let mut connection = store.connection().await.unwrap();
+    store::tests::insert(&mut connection, &row).await.unwrap();
+    drop(connection);
+
+    let service = world.start().await;
+    let found: Vec<AttemptRef> = duties(&world, 1).await.iter().map(DeliveryDue::attempt_ref).collect();
+    assert_eq!(
+        found,
+        [lost.attempt_ref()],
+        "what was there before is dropped as a duplicate"
+    );
+    let mut connection = store.connection().await.unwrap();
+    assert!(outbox::is_empty(&mut connection).await.unwrap());
+    drop(connection);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_webhook_says_why_and_a_restart_makes_it_active() {
+    let world = World::new().await;
+    let (service, project, webhook) = with_webhook(&world, simple("one")).await;
+    let client = &service.client;
+    let bucket = world.bucket().await;
+    let key = key(&project, &webhook);
+
+    let store = world.store().await;
+    let mut transaction = store.begin().await.unwrap();
+    let locked = webhook_health::lock(&mut transaction, &[id(&webhook).parse().unwrap()]).await;
+    let mut locked = locked.unwrap().pop().unwrap();
+    locked.health.stopped = Some(Stopped {
+        state: StoppedState::Failed,
+        reason: "5 failed attempts in a row; the last: the receiver answered 503".into(),
+        at: webhook["created_at"].as_str().unwrap().parse().unwrap(),
+    });
+    webhook_health::write(&mut transaction, &[(locked.webhook, locked.health)])
+        .await
+        .unwrap();
+    outbox::append(&mut transaction, &[key.to_text()]).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    // Nobody tells this process of it; it looks by itself.
+    until("the state is published", async || {
+        defined(&bucket, &key).await.unwrap().state.as_str() == "failed"
+    })
+    .await;
+    let path = "/v1/projects/shop/webhooks/one";
+    let shown = client.get(path).await;
+    assert_eq!(shown["state"], "failed");
+    assert_eq!(
+        shown["state_reason"],
+        "5 failed attempts in a row; the last: the receiver answered 503"
+    );
+    assert_eq!(shown["state_since"], webhook["created_at"]);
+    let failed = client.get("/v1/projects/shop/webhooks?state=failed").await;
+    assert_eq!(failed["items"].as_array().unwrap().len(), 1);
+
+    let restarted = act(client, "one", "restart", None).await;
+    assert_eq!(
+        (&restarted["state"], &restarted["revision"]),
+        (&json!("active"), &json!(2))
+    );
+    assert_eq!(restarted["state_reason"], Value::Null);
+    assert_eq!(defined(&bucket, &key).await.unwrap().state.as_str(), "active");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn pause_and_resume_are_revisions() {
+    let world = World::new().await;
+    let (service, _, _) = with_webhook(&world, simple("one")).await;
+    let paused = act(&service.client, "one", "pause", None).await;
+    assert_eq!((&paused["state"], &paused["revision"]), (&json!("paused"), &json!(2)));
+    let again = act(&service.client, "one", "pause", None).await;
+    assert_eq!(again["revision"], 2, "it is paused already");
+    let resumed = act(&service.client, "one", "resume", None).await;
+    assert_eq!((&resumed["state"], &resumed["revision"]), (&json!("active"), &json!(3)));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_with_what_can() {
+    let world = World::new().await;
+    let (service, _, _) = with_webhook(&world, simple("one")).await;
+    let client = &service.client;
+    for (path, status) in [
+        ("webhooks/one", StatusCode::METHOD_NOT_ALLOWED),
+        ("webhooks/one:explode", StatusCode::NOT_FOUND),
+        ("webhooks/none:test", StatusCode::NOT_FOUND),
+        ("webhooks/none:restart", StatusCode::NOT_FOUND),
+        ("webhooks/none:check", StatusCode::NOT_FOUND),
+    ] {
+        let path = format!("/v1/projects/shop/{path}");
+        let (found, problem) = client.call(Method::POST, &path, None).await;
+        assert_eq!(found, status, "{path}: {problem}");
+    }
+    let wrong = json!({ "type": "not a type" });
+    let (status, _) = client
+        .call(Method::POST, "/v1/projects/shop/webhooks/one:test", Some(wrong))
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, _) = client
+        .call(
+            Method::GET,
+            "/v1/projects/shop/tests/0190b2c8-0000-7000-8000-000000000000",
+            None,
+        )
+        .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_project_begins_only_so_many_tests_a_minute() {
+    let world = World::new().await;
+    let (service, _, _) = with_webhook(&world, simple("one")).await;
+    let path = "/v1/projects/shop/webhooks/one:test";
+    let mut accepted = 0;
+    let refused = loop {
+        match service.client.call(Method::POST, path, None).await {
+            (StatusCode::ACCEPTED, _) => accepted += 1,
+            (status, _) => break status,
+        }
+    };
+    assert_eq!((refused, accepted), (StatusCode::TOO_MANY_REQUESTS, 60));
+    service.stop().await;
+}
