@@ -179,10 +179,8 @@ async fn differences(case: &Case, receiver: &Receiver, producer: &Producer) -> V
             )
             .await
             .unwrap();
-        let received = eventually(&format!("{} of {}", event_type.name, case.name), || async {
-            receiver.received().get(before).cloned()
-        });
-        let received = received.await;
+        let what = format!("{} of {}", event_type.name, case.name);
+        let received = eventually(&what, || async { receiver.received().get(before).cloned() }).await;
         check_signature(&received, &id);
         wrong.extend(difference(case, event_type.name, &as_text(&received)));
     }

@@ -52,6 +52,13 @@ async fn every_webhook(connection: &mut Connection, project: ProjectId) -> Resul
     }
 }
 
+/// The name and the example of an event type of a catalogue, where it has that one.
+fn example(catalogue: &str, event_type: &str) -> Option<(&'static str, &'static str)> {
+    let types = proto_schemas::catalogue::get(catalogue)?.types;
+    let found = types.iter().find(|known| known.name == event_type)?;
+    Some((found.name, found.example))
+}
+
 /// The same problem, with fields by the names they have here. `named` gives a JSON pointer of the model's (`/events/0`)
 /// the name it has in the façade; what it does not know stays.
 fn in_own_words(problem: Problem, named: impl Fn(&str) -> Option<String>) -> Problem {

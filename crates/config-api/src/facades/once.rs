@@ -14,15 +14,18 @@ use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use common::http::{Code, Json, Path, Problem, Query};
 use common::profile::Profile;
+use proto_schemas::id::WebhookId;
 use proto_schemas::stream::config_key::Key;
-use store::webhooks::Webhook;
-use store::{Connection, outbox};
+use store::webhooks::{self as rows, Webhook};
+use store::{Connection, outbox, webhook_health};
 
-use self::body::{ChangedIntegration, IntegrationView, NewIntegration, Page, PageQuery, Phase};
+use self::body::{ChangedIntegration, IntegrationView, NewIntegration, Page, PageQuery, Phase, TestView};
 use super::{every_webhook, in_own_words};
 use crate::access::{Configure, OfToken, Read};
+use crate::actions;
 use crate::api::{Api, failed};
 use crate::resolve;
+use crate::trials::{self, Target};
 use crate::webhooks::{self, profile};
 
 pub(super) fn router() -> Router<Arc<Api>> {
@@ -30,6 +33,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/", get(list))
         .route("/webhooks", post(create))
         .route("/webhooks/{webhook}", patch(change))
+        .route("/webhooks/{webhook}/test", post(test))
+        .route("/webhooks/{webhook}/restart", post(restart))
 }
 
 async fn create(
@@ -75,6 +80,34 @@ async fn change(
     Ok(Json(view(&api, profile, webhook).await?))
 }
 
+/// A test message. It is on its way when this returns.
+async fn test(
+    State(api): State<Arc<Api>>,
+    OfToken(within): OfToken<Configure>,
+    Path(named): Path<String>,
+) -> Result<(StatusCode, Json<TestView>), Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let webhook = rows::find(&mut connection, within.project.id, &named).await;
+    drop(connection);
+    let webhook = webhook.map_err(failed)?.ok_or_else(webhooks::absent)?;
+    let sample = body::sample(&webhook);
+    let test = trials::begin(&api, &within.project, Target::Stored(&webhook), sample).await?;
+    Ok((StatusCode::ACCEPTED, Json(TestView::of(&test))))
+}
+
+/// Makes it active again, whatever has stopped it.
+async fn restart(
+    State(api): State<Arc<Api>>,
+    OfToken(within): OfToken<Configure>,
+    Path(named): Path<String>,
+) -> Result<Json<IntegrationView>, Problem> {
+    let profile = profile(&api, &within.project)?;
+    // Its owner may have paused it over /v1; here there is no other word to resume it.
+    actions::set_active(&api, &within.project, &within.caller, &named, true).await?;
+    let webhook = actions::restart(&api, &within.project, &within.caller, &named).await?;
+    Ok(Json(view(&api, profile, webhook).await?))
+}
+
 /// One webhook as an integration.
 async fn view(api: &Api, profile: &Profile, webhook: Webhook) -> Result<IntegrationView, Problem> {
     let mut connection = api.store.connection().await.map_err(failed)?;
@@ -92,9 +125,14 @@ async fn views(
     let keys: Vec<String> = webhooks.iter().map(key).collect();
     let waiting = outbox::waiting(connection, &keys).await.map_err(failed)?;
     let waiting: HashSet<String> = waiting.into_iter().collect();
+    let ids: Vec<WebhookId> = webhooks.iter().map(|webhook| webhook.id).collect();
+    let health = webhook_health::find(connection, &ids).await.map_err(failed)?;
     let view = |webhook: &Webhook| {
-        let phase = Phase::of(resolve::state(webhook), !waiting.contains(&key(webhook)));
-        IntegrationView::of(webhook, profile, phase, None)
+        let health = health.get(&webhook.id);
+        let state = resolve::standing(webhook, health).state;
+        let phase = Phase::of(state, !waiting.contains(&key(webhook)));
+        let delivered_at = health.and_then(|health| health.last_delivered_at);
+        IntegrationView::of(webhook, profile, phase, delivered_at)
     };
     Ok(webhooks.iter().map(view).collect())
 }

@@ -12,13 +12,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use common::http::{Code, Json, Path, Problem, Query};
+use proto_schemas::id::EventKey;
 use serde::Deserialize;
 use store::webhooks as rows;
+use uuid::Uuid;
 
-use self::body::{ChangedWebhook, Filter, NewWebhook, WebhookView};
+use self::body::{ChangedWebhook, Filter, NewTest, NewWebhook, TestView, WebhookView};
 use super::{every_webhook, in_own_words};
 use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
+use crate::trials::{self, Target};
 use crate::webhooks::{self, absent, profile};
 
 pub(super) fn router() -> Router<Arc<Api>> {
@@ -28,6 +31,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
             "/projects/{project}/webhooks/{webhook}",
             get(show).patch(change).delete(remove),
         )
+        .route("/projects/{project}/webhooks-tests", post(create_test))
+        .route("/projects/{project}/webhooks-tests/{test}", get(show_test))
 }
 
 async fn create(
@@ -112,6 +117,33 @@ async fn remove(
     let shown = |stored: &rows::Webhook| WebhookView::of(stored, profile).map(drop).ok_or_else(absent);
     webhooks::remove(&api, &within.project, &within.caller, &named, shown).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tries a webhook that need not be there; nothing of it stays but the test.
+async fn create_test(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Json(new): Json<NewTest>,
+) -> Result<(StatusCode, Json<TestView>), Problem> {
+    let profile = profile(&api, &within.project)?;
+    let sample = new.sample();
+    let changes = NewWebhook::from(new).into_changes(profile).map_err(Problem::fields)?;
+    let mut webhook = webhooks::blank(&api, &within.project);
+    webhooks::apply(&api, profile, changes, &mut webhook).map_err(in_ubiops_words)?;
+    webhooks::vet(&api, &webhook.url).await?;
+    let test = trials::begin(&api, &within.project, Target::Inline(&webhook), sample).await?;
+    Ok((StatusCode::CREATED, Json(TestView::of(&test))))
+}
+
+async fn show_test(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Path((_, named)): Path<(String, String)>,
+) -> Result<Json<TestView>, Problem> {
+    let absent = || Problem::new(Code::NotFound, "there is no such test in this project");
+    let id = Uuid::parse_str(&named).map_err(|_| absent())?;
+    let test = trials::find(&api, &within.project, EventKey::from_uuid(id)).await?;
+    Ok(Json(TestView::of(&test.ok_or_else(absent)?)))
 }
 
 fn in_ubiops_words(problem: Problem) -> Problem {

@@ -9,15 +9,19 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use common::http::FieldError;
 use common::profile::Profile;
 use jiff::Timestamp;
 use proto_schemas::definition::WebhookState;
 use serde::{Deserialize, Serialize, Serializer};
+use store::tests::Test;
 use store::webhooks::Webhook;
 use uuid::Uuid;
 
 use crate::changes::{Changes, HeaderChange};
+use crate::facades::example;
+use crate::trials::Sample;
 
 /// What an integration can be told of.
 const EVENT_TYPES: [&str; 2] = ["TELEMETRY_DATA", "LIFECYCLE"];
@@ -187,6 +191,35 @@ impl IntegrationView {
                 .collect(),
             json_payload_enabled: json_payload(webhook, profile),
         }
+    }
+}
+
+/// A test that has begun.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TestView {
+    /// By this id, `/v1` tells what came of it.
+    test_id: Uuid,
+}
+
+impl TestView {
+    pub(super) fn of(test: &Test) -> Self {
+        Self {
+            test_id: test.id.as_uuid(),
+        }
+    }
+}
+
+/// The message of a test: the documented example of the first event type that the webhook is for.
+pub(super) fn sample(webhook: &Webhook) -> Sample {
+    let known = webhook.events.iter().find_map(|name| example("once", name));
+    match known {
+        Some((event_type, data)) => Sample {
+            event_type: Some(event_type.to_owned()),
+            data: Some(Bytes::from_static(data.as_bytes())),
+            ..Sample::default()
+        },
+        None => Sample::default(),
     }
 }
 

@@ -15,10 +15,14 @@ use common::http::FieldError;
 use common::profile::Profile;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use store::tests::{Made, Test};
 use store::webhooks::{HeaderValue, Retry, Webhook};
 use uuid::Uuid;
 
 use crate::changes::{Changes, HeaderChange};
+use crate::facades::example;
+use crate::trials::Sample;
 
 /// What a webhook can be tied to.
 const OBJECT_TYPES: [&str; 2] = ["deployment", "pipeline"];
@@ -204,6 +208,56 @@ impl NewWebhook {
                 .map(|on| BTreeMap::from([(INCLUDE_RESULT.to_owned(), on)])),
             ..Changes::default()
         })
+    }
+}
+
+impl NewTest {
+    /// The event to test with: the documented example, of the object and version that the test is for.
+    pub(super) fn sample(&self) -> Sample {
+        let example = example("ubiops", &self.event).and_then(|(_, example)| serde_json::from_str(example).ok());
+        let mut data: Map<String, Value> = example.unwrap_or_default();
+        let mut say = |member: &str, text: &str| data.insert(format!("{}_{member}", self.object_type), text.into());
+        say("name", &self.object_name);
+        if let Some(version) = &self.version {
+            say("version_name", version);
+        }
+        Sample {
+            event_type: Some(self.event.clone()),
+            data: Some(Value::Object(data).to_string().into()),
+            ..Sample::default()
+        }
+    }
+}
+
+/// A test, and what came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct TestView {
+    id: Uuid,
+    status: &'static str,
+    error_message: Option<String>,
+}
+
+impl TestView {
+    pub(super) fn of(test: &Test) -> Self {
+        let (status, error_message) = match &test.made {
+            None => ("pending", None),
+            Some(made) if made.delivered => ("completed", None),
+            Some(made) => ("failed", Some(why(made))),
+        };
+        Self {
+            id: test.id.as_uuid(),
+            status,
+            error_message,
+        }
+    }
+}
+
+/// Why a test has failed; where the endpoint could not be reached, in the documented words.
+fn why(made: &Made) -> String {
+    let error = made.error.as_deref().unwrap_or("no success");
+    match made.error_class.as_deref() {
+        Some("connect") => format!("Connection error: {error}"),
+        _ => error.to_owned(),
     }
 }
 
