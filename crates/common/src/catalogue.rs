@@ -263,6 +263,8 @@ mod tests {
             for found in catalogue.types {
                 let (schema, example) = shipped_type(catalogue.name, found.name);
                 let written: Value = serde_json::from_str(found.schema).unwrap();
+                // What a device sends of itself has no fields of ours.
+                let written = written.get("then").unwrap_or(&written);
                 let required = written["required"].as_array().unwrap();
                 assert!(!required.is_empty(), "{}", found.name);
                 for name in required {
@@ -395,7 +397,7 @@ mod tests {
                 json!(null),
                 false,
             ),
-            ("ubiops", "pipeline_request_failed", "/request_id", json!("7"), true),
+            ("ubiops", "pipeline_request_failed", "/request_id", json!(7), true),
             ("once", "TELEMETRY_DATA", "/version", json!("2.0.0"), true),
             ("once", "LIFECYCLE", "/device/iccid", json!("none"), true),
         ] {

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::http::{Code, Problem};
+use common::model::Pattern;
 use common::profile::Profile;
 use jiff::Timestamp;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
 use proto_schemas::id::{EventKey, WebhookId, is_event_type};
-use store::Connection;
 use store::projects::Project;
 use store::tests::{self, NewTest, Test};
 use store::webhooks::Webhook;
+use store::{Connection, event_types};
 use uuid::Uuid;
 
 use crate::api::{Api, failed, new_id};
@@ -46,9 +47,9 @@ pub enum Target<'a> {
 /// The event of a test.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// Its type; `None`: the first that the webhook names in full.
+    /// Its type; `None`: one that the webhook wants.
     pub event_type: Option<String>,
-    /// Its payload, in JSON; `None`: an example.
+    /// Its payload, in JSON; `None`: its type's example.
     pub data: Option<Bytes>,
     /// Its attributes.
     pub attributes: BTreeMap<String, String>,
@@ -63,16 +64,19 @@ pub async fn begin(api: &Api, project: &Project, target: Target<'_>, sample: Sam
     let (webhook, given) = match target {
         Target::Stored(webhook) => (webhook, None),
         Target::Inline(webhook) => {
-            let profile = profile(api, project)?;
-            let definition = resolve::webhook(webhook, None, project, profile);
+            let definition = resolve::webhook(webhook, None, project, profile(api, project)?);
             (webhook, Some(Box::new(definition)))
         }
     };
-    let event_type = sample.event_type.unwrap_or_else(|| usual_type(webhook));
+    let profile = profile(api, project)?;
+    let event_type = sample.event_type.unwrap_or_else(|| usual_type(api, profile, webhook));
     if !is_event_type(&event_type) {
         return Err(Problem::field("/type", "not an event type"));
     }
-    let payload = sample.data.unwrap_or_else(|| example(&event_type));
+    let payload = match sample.data {
+        Some(data) => data,
+        None => example(api, project, profile, &event_type).await?,
+    };
     let stored = given.is_none().then_some(webhook.id);
     let due = duty(
         now,
@@ -232,15 +236,41 @@ async fn insert(
     })
 }
 
-/// The first type that the webhook's patterns name in full.
-fn usual_type(webhook: &Webhook) -> String {
-    let named = webhook.events.iter().find(|pattern| is_event_type(pattern));
-    named.cloned().unwrap_or_else(|| ANY_TYPE.to_owned())
+/// The type of a test that names none: the first that the webhook names in full, else the first of the profile's catalogue
+/// that it wants.
+fn usual_type(api: &Api, profile: &Profile, webhook: &Webhook) -> String {
+    if let Some(named) = webhook.events.iter().find(|pattern| is_event_type(pattern)) {
+        return named.clone();
+    }
+    let patterns: Vec<Pattern> = webhook
+        .events
+        .iter()
+        .filter_map(|text| Pattern::parse(text).ok())
+        .collect();
+    let catalogue = profile.catalogue.as_deref().and_then(|name| api.catalogues.get(name));
+    let wanted = catalogue
+        .into_iter()
+        .flat_map(|types| types.keys())
+        .find(|name| patterns.iter().any(|pattern| pattern.matches(name)));
+    wanted.cloned().unwrap_or_else(|| ANY_TYPE.to_owned())
 }
 
-/// What a test sends where the request says nothing.
-fn example(event_type: &str) -> Bytes {
-    serde_json::json!({ "message": format!("This is a test of {event_type}.") })
-        .to_string()
-        .into()
+/// What a test sends where the request says nothing: the type's own example, of its last version that is not deprecated.
+async fn example(api: &Api, project: &Project, profile: &Profile, event_type: &str) -> Result<Bytes, Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let own = event_types::versions(&mut connection, project.id, &[event_type.to_owned()]).await;
+    let own = own
+        .map_err(failed)?
+        .into_iter()
+        .rev()
+        .find(|version| !version.deprecated);
+    if let Some(example) = own.and_then(|version| version.example) {
+        return Ok(example.into());
+    }
+    let catalogue = profile.catalogue.as_deref();
+    if let Some(found) = catalogue.and_then(|catalogue| api.catalogues.event_type(catalogue, event_type)) {
+        return Ok(found.example.clone().into());
+    }
+    let message = format!("This is a test of {event_type}.");
+    Ok(serde_json::json!({ "message": message }).to_string().into())
 }

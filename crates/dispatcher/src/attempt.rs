@@ -192,7 +192,7 @@ impl Stage {
                 // Ours or the operator's to put right, so it does not use up the receiver's attempts.
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
                 if due.trial.is_some() {
-                    return self.unusable(due, handed_out, webhook);
+                    return self.unusable(due, handed_out);
                 }
                 self.defer(
                     due,

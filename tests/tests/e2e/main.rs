@@ -11,6 +11,7 @@ mod facades;
 mod house;
 mod main_job;
 mod outages;
+mod reconciliation;
 mod schemas;
 mod states;
 mod takes_effect;

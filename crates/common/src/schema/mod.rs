@@ -168,6 +168,15 @@ impl Schema {
         }
     }
 
+    /// Whether data that is no JSON is as it should be: the schema says `"contentEncoding": "base64"` of the whole, which
+    /// is how a value in JSON would hold such data.
+    #[must_use]
+    pub fn takes_bytes(&self) -> bool {
+        self.document
+            .get("contentEncoding")
+            .is_some_and(|encoding| encoding == "base64")
+    }
+
     /// [`Schema::check`] of a value as text. What is no JSON is a fault as well.
     #[must_use]
     pub fn check_text(&self, text: &[u8]) -> Vec<Fault> {

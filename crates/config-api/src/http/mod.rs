@@ -9,6 +9,7 @@ mod event_types;
 mod events;
 mod json;
 mod projects;
+mod reconciliation;
 mod rejected_events;
 mod root;
 mod tests;
@@ -52,6 +53,8 @@ pub fn router(api: Arc<Api>) -> Router {
                 .delete(webhooks::remove)
                 .post(webhooks::act),
         )
+        .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
+        .route("/v1/projects/{project}/tests/{test}", get(tests::show))
         .route(
             "/v1/projects/{project}/event-types",
             post(event_types::create).get(event_types::list),
@@ -70,13 +73,12 @@ pub fn router(api: Arc<Api>) -> Router {
             "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
             get(event_types::show_version).patch(event_types::change_version),
         )
-        .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
-        .route("/v1/projects/{project}/tests/{test}", get(tests::show))
         .route("/v1/projects/{project}/events", get(events::list))
         .route("/v1/projects/{project}/events/{event}", get(events::show))
         .route("/v1/projects/{project}/attempts", get(attempts::list))
         .route("/v1/projects/{project}/attempts/{attempt}", get(attempts::show))
         .route("/v1/projects/{project}/deliveries", get(deliveries::list))
+        .route("/v1/projects/{project}/reconciliation", get(reconciliation::show))
         .route("/v1/projects/{project}/rejected-events", get(rejected_events::list))
         .route("/v1/rejected-events", get(rejected_events::list_all))
         .merge(crate::facades::router())

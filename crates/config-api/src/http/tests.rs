@@ -36,9 +36,9 @@ use crate::webhooks::{absent as no_webhook, profile};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SampleBody {
-    /// Its type. Absent: the first that the webhook names in full.
+    /// Its type. Absent: the first that the webhook names in full, or that its profile's catalogue has for it.
     r#type: Option<String>,
-    /// Its payload. Absent: an example.
+    /// Its payload. Absent: its type's example.
     data: Option<Box<RawValue>>,
     /// Its attributes.
     #[serde(default)]

@@ -79,7 +79,7 @@ impl Stage {
             ),
             Err(error) => {
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no check can be made");
-                return self.unusable(due, handed_out, webhook);
+                return self.unusable(due, handed_out);
             }
         };
         self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
@@ -122,14 +122,14 @@ impl Stage {
     }
 
     /// What a trial comes to of which no request can be made.
-    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32) -> Fact {
         let made = Made::failed(
             self.clock.now(),
             Outcome::FailedForGood,
             ErrorClass::Webhook,
             "the webhook's definition cannot be used; its operator's log says why".to_owned(),
         );
-        self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
+        self.finish(due, handed_out, None, made)
     }
 }
 

@@ -6,5 +6,6 @@ mod health;
 mod record;
 mod release;
 mod rescue;
+mod retention;
 mod service;
 mod support;
