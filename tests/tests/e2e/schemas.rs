@@ -96,7 +96,7 @@ async fn an_event_that_its_schema_refuses_is_refused_over_http_and_set_aside_on_
     // As many as were accepted, over HTTP and on NATS, and with the bytes that were published.
     eventually("what was accepted", || async { (receiver.count() == 3).then_some(()) }).await;
     let arrived = receiver.received();
-    let arrived = arrived.iter().find(|request| request.event_id() == "good").unwrap();
+    let arrived = arrived.iter().find(|request| request.json()["id"] == "good").unwrap();
     assert!(String::from_utf8_lossy(&arrived.body).contains(good), "{arrived:?}");
 }
 
@@ -206,6 +206,16 @@ async fn a_projects_own_type_takes_effect_within_a_second_and_as_strictly_as_the
         (receiver.count() >= before + 2).then_some(())
     })
     .await;
+    for (name, warnings) in [("mild", json!(["/data/id: it is missing"])), ("off", json!([]))] {
+        let path = format!("/v1/projects/{name}/events");
+        let event = eventually("the event on record", || async {
+            api.list(&path).await.unwrap().into_iter().next()
+        })
+        .await;
+        let path = format!("{path}/{}", event["id"].as_str().unwrap());
+        let shown = api.ok(Method::GET, &path, None).await.unwrap();
+        assert_eq!(shown["warnings"], warnings, "{name}: {shown}");
+    }
     for name in ["mild", "off"] {
         let path = format!("/v1/projects/{name}/rejected-events");
         assert_eq!(api.list(&path).await.unwrap(), Vec::<Value>::new());
