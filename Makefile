@@ -42,6 +42,13 @@ sqlx: setup ## Write .sqlx anew, after a query or a migration has changed
 sqlx-verify: setup ## Check that .sqlx is what the queries and migrations make
 	deploy/local/sqlx-prepare.sh --check
 
+.PHONY: openapi
+openapi: ## Write docs/openapi*.json anew, after a handler has changed (a test says so)
+	@mkdir -p target
+	$(CARGO) run --quiet --locked --example openapi-config-api >target/openapi.json
+	$(CARGO) run --quiet --locked --example openapi-ingest >target/openapi-ingest.json
+	mv target/openapi.json target/openapi-ingest.json docs/
+
 .PHONY: ci
 ci: setup lint sqlx-verify test ## All that must pass before a change lands
 

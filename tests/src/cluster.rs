@@ -105,6 +105,8 @@ impl Cluster {
             ),
             ("POSTHASTE_EGRESS_ALLOW_HTTP", "true".to_owned()),
             ("POSTHASTE_EGRESS_ALLOW_CIDRS", "127.0.0.0/8,::1/128".to_owned()),
+            // A test asks as fast as it can; those about limits set them.
+            ("POSTHASTE_RATE_LIMIT", "0".to_owned()),
             ("POSTHASTE_DRAIN_DELAY", "0s".to_owned()),
         ];
         env.extend(setup.env);

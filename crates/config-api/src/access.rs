@@ -48,6 +48,24 @@ impl Caller {
     }
 
     async fn of(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
+        match Self::identify(parts, api, connection).await {
+            Ok(caller) => api.rate_limits.count(caller.token, parts).map(|()| caller),
+            Err(problem) if problem.code() == Code::Unauthenticated => {
+                Err(api.rate_limits.count_refused(parts, problem))
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Whoever bears the request's token; the request is not counted.
+    ///
+    /// # Errors
+    /// 401
+    pub async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+        Self::identify(parts, api, &mut *api.store.connection().await.map_err(failed)?).await
+    }
+
+    async fn identify(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
         let refused = || {
             Problem::new(
                 Code::Unauthenticated,

@@ -6,8 +6,10 @@ use common::catalogue::Catalogues;
 use common::clock::Clock;
 use common::crypto::KeyRing;
 use common::egress::Guard;
+use common::http::rate_limit::RateLimits;
 use common::http::{Code, Problem};
 use common::profile::Profiles;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use proto_schemas::stream::config_key::Key;
 use rand::Rng;
@@ -31,6 +33,10 @@ pub struct Api {
     pub guard: Guard,
     /// Time of what is written, and of tokens' expiry.
     pub clock: Clock,
+    /// Who may ask how much.
+    pub rate_limits: RateLimits,
+    /// The addresses that requests to webhooks come from, as the operator says.
+    pub source_addresses: Vec<IpNet>,
     /// Brings what was written to ingest and dispatcher.
     pub publication: Publication,
 }

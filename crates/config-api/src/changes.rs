@@ -186,12 +186,13 @@ fn note_in_list(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (O
 }
 
 fn note_in_map(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (Option<String>, String)>) {
-    if let Err((key, reason)) = checked {
-        let path = key.map_or_else(
-            || path.to_owned(),
-            |key| format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
-        );
-        errors.push(FieldError::new(&path, reason));
+    match checked {
+        Ok(()) => {}
+        Err((Some(key), reason)) => errors.push(FieldError::at(
+            &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
+            reason,
+        )),
+        Err((None, reason)) => errors.push(FieldError::new(path, reason)),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use common::http::rate_limit;
 use common::{bus, catalogue, crypto, egress, profile};
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 /// Settings of config-api.
@@ -46,6 +48,19 @@ pub struct Config {
         help_heading = "Access"
     )]
     pub admin_token_file: Option<PathBuf>,
+    /// How much clients may ask.
+    #[command(flatten, next_help_heading = "Access")]
+    pub rate_limit: rate_limit::Config,
+    /// Addresses that requests to webhooks come from, for receivers to let in; separated by commas
+    #[arg(
+        long,
+        env = "POSTHASTE_SOURCE_ADDRESSES",
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        value_parser = addresses,
+        help_heading = "Where webhooks may go"
+    )]
+    pub source_addresses: Vec<IpNet>,
     /// How often every definition in NATS is compared with the database
     // Changes are published when they are made; this repairs what was done to the bucket behind our back.
     #[arg(
@@ -57,4 +72,13 @@ pub struct Config {
         help_heading = "Definitions"
     )]
     pub resync_interval: Duration,
+}
+
+/// Reads an address, or a network of them.
+fn addresses(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "write an address like 192.0.2.7, or a network like 192.0.2.0/28".to_owned())
 }

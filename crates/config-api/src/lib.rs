@@ -26,6 +26,7 @@ pub mod admin_token;
 pub mod api;
 pub mod changes;
 mod config;
+pub mod diff;
 mod facades;
 pub mod http;
 pub mod relay;
@@ -43,6 +44,7 @@ use common::catalogue::Catalogues;
 use common::crypto::KeyRing;
 use common::egress::Guard;
 use common::health::Health;
+use common::http::rate_limit::RateLimits;
 use common::profile::Profiles;
 use common::service::{Context, Service};
 use store::Store;
@@ -54,6 +56,9 @@ use crate::relay::Relay;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often answers to repeated requests are cleared away.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// The service.
 #[derive(Debug)]
@@ -105,6 +110,8 @@ impl Service for ConfigApi {
             catalogues,
             guard,
             clock: context.clock,
+            rate_limits: RateLimits::new(&config.rate_limit),
+            source_addresses: config.source_addresses,
             publication,
         });
         Ok(Self {
@@ -123,7 +130,8 @@ impl Service for ConfigApi {
         let store = self.api.store.clone();
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
-            watch_postgres(store.clone(), self.health, stop),
+            watch_postgres(store.clone(), self.health, stop.clone()),
+            forget_keys(Arc::clone(&self.api), stop),
         );
         store.close().await;
         Ok(())
@@ -159,6 +167,22 @@ async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Resul
              set --profiles-dir (POSTHASTE_PROFILES_DIR) to the folder that holds {profile}.toml",
             profiles.names()
         ),
+    }
+}
+
+/// Deletes the answers that have been kept for long enough.
+async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        let expired = api.now().checked_sub(http::KEPT).unwrap_or(jiff::Timestamp::MIN);
+        let deleted =
+            async { store::idempotency_keys::delete_before(&mut *api.store.connection().await?, expired).await };
+        if let Err(error) = deleted.await {
+            tracing::debug!(%error, "answers to repeated requests stay for another while");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod config;
 mod error;
 pub mod event_types;
 pub mod events;
+pub mod idempotency_keys;
 pub mod log;
 pub mod outbox;
 pub mod partitions;

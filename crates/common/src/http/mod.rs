@@ -2,16 +2,20 @@
 //!
 //! [`server`] accepts and guards connections; the rest is what axum handlers take and give: [`Json`], [`Query`],
 //! [`Path`] and [`Body`] refuse what is not right with a [`Problem`], [`auth`] finds the token, [`Page`] and [`cursor`]
-//! cut lists. Routes, states and layers are plain axum.
+//! cut lists; [`conditional`] gives answers their tags, [`openapi`] makes the documents, [`rate_limit`] keeps clients
+//! from asking too much. Routes, states and layers are plain axum.
 
 pub mod auth;
 mod body;
+pub mod conditional;
 pub mod cursor;
 mod json;
+pub mod openapi;
 pub mod page;
 mod patience;
 pub mod problem;
 mod query;
+pub mod rate_limit;
 mod request_id;
 pub mod server;
 
@@ -19,6 +23,7 @@ use axum::Router;
 use axum::http::{Method, Uri};
 
 pub use self::body::Body;
+pub use self::conditional::{ETag, IfMatch, Tagged};
 pub use self::json::{Json, parse};
 pub use self::page::{Page, PageQuery};
 pub use self::problem::{Code, FieldError, Problem};

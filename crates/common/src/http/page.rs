@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::cursor;
 use super::problem::Problem;
@@ -15,11 +16,12 @@ const DEFAULT_LIMIT: u16 = 50;
 const MAX_LIMIT: u16 = 250;
 
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
     /// The `cursor` of the next page; `null` on the last.
+    #[schema(required)]
     pub next: Option<String>,
 }
 
@@ -51,13 +53,15 @@ impl<T> Page<T> {
 
 /// The part of a query every list understands. May stand in a larger query type with `#[serde(flatten)]`; serde then
 /// lets unknown names pass, so give that type the two fields itself where it has others and should refuse them.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// Items on the page, 1 to 250.
+    /// Most items on the page.
     #[serde(default = "default_limit", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 250, default = 50)]
     pub limit: u16,
-    /// Where it begins; nothing is the beginning of the list.
+    /// The `next` of the page before; nothing is the beginning of the list.
     #[serde(default)]
     pub cursor: Option<String>,
 }

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The media type of a problem (RFC 9457, section 6.1).
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -19,6 +20,8 @@ pub enum Code {
     MalformedBody,
     /// The query string cannot be read, or holds something unknown.
     MalformedQuery,
+    /// A header that this looks at cannot be read.
+    MalformedHeader,
     /// No token, or not a valid one.
     Unauthenticated,
     /// A valid token that may not do this.
@@ -31,6 +34,10 @@ pub enum Code {
     BodyTimeout,
     /// It contradicts what there is.
     Conflict,
+    /// It is not, or no more, what the client takes it for.
+    PreconditionFailed,
+    /// The key of this request was another request's.
+    IdempotencyKeyReused,
     /// The body is longer than what is taken.
     BodyTooLarge,
     /// A content type or content encoding that is not taken.
@@ -62,6 +69,7 @@ impl Code {
         let (status, name, title) = match self {
             Self::MalformedBody => (StatusCode::BAD_REQUEST, "malformed_body", "The body cannot be read"),
             Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed_query", "The query cannot be read"),
+            Self::MalformedHeader => (StatusCode::BAD_REQUEST, "malformed_header", "A header cannot be read"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed"),
             Self::MissingScope => (StatusCode::FORBIDDEN, "missing_scope", "The token may not do this"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
@@ -76,6 +84,16 @@ impl Code {
                 "The body took too long to arrive",
             ),
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "It conflicts with what is there"),
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "It has been changed meanwhile",
+            ),
+            Self::IdempotencyKeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The idempotency key was used for another request",
+            ),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -110,6 +128,12 @@ impl Code {
         self.entry().status
     }
 
+    /// What it means, in a few words.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.entry().title
+    }
+
     /// Its name, the last part of `type`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -127,7 +151,7 @@ impl Code {
 }
 
 /// One field that is not right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where it is in the body: a JSON pointer in its URI form (RFC 6901, section 6).
     pub pointer: String,
@@ -182,19 +206,34 @@ struct Parts {
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// How a problem is written. The order is the order in the answer.
-#[derive(Serialize)]
-struct Written<'a> {
+// The order is the order in the answer.
+/// An error, as RFC 9457 has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+#[derive(Debug)]
+pub struct Written<'a> {
+    /// What kind of failure it is. A name never changes its meaning.
+    #[schema(example = "urn:posthaste:problem:invalid")]
     r#type: String,
+    /// The kind in words.
+    #[schema(value_type = String)]
     title: &'static str,
+    /// The HTTP status.
     status: u16,
+    /// What is said about this occurrence. A 5xx says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     detail: Option<&'a str>,
+    /// Which request it was; finds the line in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     instance: Option<String>,
-    /// The same for clients that look for a plain text under this name.
+    /// The detail, or the title, for clients that look for a plain text under this name.
+    #[schema(value_type = String)]
     error: &'a str,
+    /// The fields that are not right.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<FieldError>, required = false)]
     errors: &'a [FieldError],
 }
 

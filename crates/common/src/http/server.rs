@@ -33,6 +33,7 @@ use tracing::Instrument as _;
 
 use super::patience::{Activity, Answer, Patient};
 use super::problem::{self, Code, Problem};
+use super::rate_limit::Peer;
 use super::request_id::{self, RequestIds};
 use crate::telemetry::{metrics, trace};
 
@@ -106,14 +107,14 @@ where
                 accept(&listener, limits.unread).await,
             )
         };
-        let (slot, stream) = tokio::select! {
-            (slot, stream) = accepting => (slot, stream),
+        let (slot, (stream, peer)) = tokio::select! {
+            (slot, accepted) = accepting => (slot, accepted),
             () = stop.cancelled() => break,
         };
         let activity = Arc::new(Activity::default());
         let stream = Patient::new(stream, Arc::clone(&activity), limits.head, limits.idle);
         let front = Arc::clone(&front);
-        let service = service_fn(move |request| Arc::clone(&front).answer(request, Arc::clone(&activity)));
+        let service = service_fn(move |request| Arc::clone(&front).answer(request, peer, Arc::clone(&activity)));
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         let cut = cut.clone();
@@ -155,16 +156,16 @@ fn builder() -> Builder<TokioExecutor> {
 }
 
 /// The next connection. Its failures are the client's, or pass.
-async fn accept(listener: &TcpListener, unread: Duration) -> TcpStream {
+async fn accept(listener: &TcpListener, unread: Duration) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // An answer is one write; waiting for more to send with it only delays it.
                 let _ = stream.set_nodelay(true);
                 // The system watches this where it can; where it cannot, it does not.
                 #[cfg(target_os = "linux")]
                 let _ = set_tcp_user_timeout(&stream, u32::try_from(unread.as_millis()).unwrap_or(u32::MAX));
-                return stream;
+                return (stream, Peer(address.ip().to_canonical()));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -196,6 +197,7 @@ where
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        peer: Peer,
         activity: Arc<Activity>,
     ) -> Result<Response<Answer>, Infallible> {
         let open = activity.request();
@@ -203,6 +205,7 @@ where
         let (mut request, unread) = unread::watch(request);
         let id = self.ids.of(request.headers());
         request.extensions_mut().insert(id.clone());
+        request.extensions_mut().insert(peer);
         let method = name(request.method());
         let uri = request.uri().clone();
 

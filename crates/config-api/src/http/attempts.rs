@@ -14,20 +14,39 @@ use super::json::Text;
 use super::webhook_filter;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
 
 /// Which attempts.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Those of the event with this id.
     event_id: Option<String>,
+    /// Those of this type.
     r#type: Option<String>,
+    /// Those of this webhook, by name or id; by its id a deleted one's can still be read.
     webhook: Option<String>,
+    /// `delivered`, `failed`, a status code such as 503, or a class of them such as 5xx.
     status: Option<String>,
+    /// From this instant on.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     since: Option<Timestamp>,
+    /// Before this instant.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     until: Option<Timestamp>,
     // Not flattened: serde would let misspelt names pass.
+    /// Most items on the page.
     #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    #[param(minimum = 1, maximum = 250, default = 50)]
     limit: u16,
+    /// The `next` of the page before.
     cursor: Option<String>,
 }
 
@@ -36,39 +55,49 @@ pub(super) struct Filter {
 struct Cursor(Timestamp, Uuid, Uuid, u32, u32);
 
 /// An attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub(super) struct AttemptView {
     id: String,
     event_id: String,
     event_type: String,
     webhook: Uuid,
+    #[schema(required)]
     webhook_name: Option<String>,
     webhook_revision: u64,
     attempt: u32,
     run: u32,
+    #[schema(required)]
     status: Option<u16>,
     duration_ms: f64,
     outcome: String,
+    #[schema(required)]
     error_class: Option<String>,
+    #[schema(required)]
     error: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     next_attempt_at: Option<Timestamp>,
     /// Above 1: a process died or lost its connection, and the receiver may have seen this attempt more than once.
     handed_out: u32,
     /// `test` or `check`, where the request was made to try the webhook; else null.
+    #[schema(required)]
     trial: Option<String>,
 }
 
 /// An attempt and what came back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AttemptWithResponse {
     #[serde(flatten)]
     attempt: AttemptView,
     /// Null where no response came.
+    #[schema(required)]
     response: Option<ResponseView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Response)]
 struct ResponseView {
     headers: Vec<HeaderLine>,
     #[serde(flatten)]
@@ -76,7 +105,7 @@ struct ResponseView {
     truncated: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct HeaderLine {
     key: String,
     value: String,
@@ -129,6 +158,15 @@ impl From<Response> for ResponseView {
     }
 }
 
+/// List attempts
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/attempts",
+    operation_id = "list_attempts",
+    tag = "Record",
+    params(Filter),
+    responses((status = 200, description = "A page of attempts, newest first", body = Page<AttemptView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -177,6 +215,14 @@ pub(super) async fn list(
     Ok(Json(page.map(AttemptView::from)))
 }
 
+/// Show an attempt and what came back
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/attempts/{attempt}",
+    operation_id = "show_attempt",
+    tag = "Record",
+    responses((status = 200, description = "The attempt", body = AttemptWithResponse)),
+)]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,

@@ -13,18 +13,47 @@ use uuid::Uuid;
 use super::webhook_filter;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list))
+}
 
 /// Which deliveries.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Those in this state.
+    #[param(value_type = Option<StateWord>, inline)]
     state: Option<String>,
+    /// Those of the event with this id.
     event_id: Option<String>,
+    /// Those of this webhook, by name or id; by its id a deleted one's can still be read.
     webhook: Option<String>,
     // Not flattened: serde would let misspelt names pass.
+    /// Most items on the page.
     #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    #[param(minimum = 1, maximum = 250, default = 50)]
     limit: u16,
+    /// The `next` of the page before.
     cursor: Option<String>,
+}
+
+/// The states.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "stands in the OpenAPI document for the words of State")]
+enum StateWord {
+    Queued,
+    Delivered,
+    Scheduled,
+    Parked,
+    Held,
+    Skipped,
+    Dead,
 }
 
 /// Where a page ends.
@@ -32,17 +61,25 @@ pub(super) struct Filter {
 struct Cursor(Uuid, Option<(Uuid, u32)>);
 
 /// What became of an event for a webhook.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub(super) struct DeliveryView {
+    #[schema(required)]
     event_id: Option<String>,
+    #[schema(required)]
     event_type: Option<String>,
     webhook: Uuid,
+    #[schema(required)]
     webhook_name: Option<String>,
     run: u32,
+    #[schema(value_type = String)]
     state: &'static str,
+    #[schema(required)]
     reason: Option<String>,
     attempts: u32,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     next_attempt_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
 }
 
@@ -63,6 +100,15 @@ impl From<Delivery> for DeliveryView {
     }
 }
 
+/// List deliveries
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/deliveries",
+    operation_id = "list_deliveries",
+    tag = "Record",
+    params(Filter),
+    responses((status = 200, description = "A page of deliveries, newest first", body = Page<DeliveryView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,

@@ -9,14 +9,25 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use common::catalogue::EventType;
+use common::http::openapi::ProblemBody;
 use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
 use proto_schemas::stream::config_key::Key;
 use store::event_types::{self as rows, EventTypeVersion};
 use store::projects::Project;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use self::body::{ChangedEventType, ChangedVersion, Draft, EventTypeView, NewEventType, NewVersion, VersionView};
 use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed, note_changed};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, change, remove))
+        .routes(routes!(create_version))
+        .routes(routes!(show_version, change_version))
+}
 
 /// Most types of a project's own: ingest holds them all in memory.
 const TYPES_MAX: i64 = 200;
@@ -29,7 +40,19 @@ const SCHEMAS_BYTES_MAX: usize = 256 * 1024;
 
 type Created<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
 
-pub(super) async fn create(
+/// Create an event type
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/event-types",
+    operation_id = "create_event_type",
+    tag = "Event types",
+    request_body = NewEventType,
+    responses(
+        (status = 201, description = "The event type", body = EventTypeView),
+        (status = 409, description = "There is one, or the project has as many as it may", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn create(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Json(new): Json<NewEventType>,
@@ -57,7 +80,19 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
 }
 
-pub(super) async fn create_version(
+/// Create a version of an event type
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/event-types/{event_type}/versions",
+    operation_id = "create_event_type_version",
+    tag = "Event types",
+    request_body = NewVersion,
+    responses(
+        (status = 201, description = "The version", body = VersionView),
+        (status = 409, description = "There is one, or the type has as many as it may", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn create_version(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Path((_, name)): Path<(String, String)>,
@@ -103,7 +138,18 @@ pub(super) async fn create_version(
     ))
 }
 
-pub(super) async fn list(
+/// List event types
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/event-types",
+    operation_id = "list_event_types",
+    tag = "Event types",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "Event types by name, the project's own and its catalogue's", body = Page<EventTypeView>),
+    )
+)]
+async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Query(query): Query<PageQuery>,
@@ -142,7 +188,17 @@ pub(super) async fn list(
     }))
 }
 
-pub(super) async fn show(
+/// Show an event type
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/event-types/{event_type}",
+    operation_id = "show_event_type",
+    tag = "Event types",
+    responses(
+        (status = 200, description = "The event type", body = EventTypeView),
+    )
+)]
+async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Path((_, name)): Path<(String, String)>,
@@ -150,7 +206,17 @@ pub(super) async fn show(
     find(&api, &within.project, &name).await.map(Json)
 }
 
-pub(super) async fn show_version(
+/// Show a version of an event type
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
+    operation_id = "show_event_type_version",
+    tag = "Event types",
+    responses(
+        (status = 200, description = "The version", body = VersionView),
+    )
+)]
+async fn show_version(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Path((_, name, version)): Path<(String, String, String)>,
@@ -159,7 +225,19 @@ pub(super) async fn show_version(
     found.into_version(&version).map(Json).ok_or_else(no_version)
 }
 
-pub(super) async fn change(
+/// Change an event type
+#[utoipa::path(
+    patch,
+    path = "/v1/projects/{project}/event-types/{event_type}",
+    operation_id = "change_event_type",
+    tag = "Event types",
+    request_body = ChangedEventType,
+    responses(
+        (status = 200, description = "The event type as it is now", body = EventTypeView),
+        (status = 409, description = "It is the catalogue's", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn change(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Path((_, name)): Path<(String, String)>,
@@ -182,7 +260,19 @@ pub(super) async fn change(
     Ok(Json(EventTypeView::own(versions)))
 }
 
-pub(super) async fn change_version(
+/// Change a version of an event type
+#[utoipa::path(
+    patch,
+    path = "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
+    operation_id = "change_event_type_version",
+    tag = "Event types",
+    request_body = ChangedVersion,
+    responses(
+        (status = 200, description = "The version as it is now", body = VersionView),
+        (status = 409, description = "It is the catalogue's", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn change_version(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Path((_, name, named)): Path<(String, String, String)>,
@@ -202,7 +292,18 @@ pub(super) async fn change_version(
     Ok(Json(version.into()))
 }
 
-pub(super) async fn remove(
+/// Delete an event type
+#[utoipa::path(
+    delete,
+    path = "/v1/projects/{project}/event-types/{event_type}",
+    operation_id = "delete_event_type",
+    tag = "Event types",
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 409, description = "It is the catalogue's", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn remove(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Path((_, name)): Path<(String, String)>,

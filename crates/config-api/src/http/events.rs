@@ -15,26 +15,45 @@ use uuid::Uuid;
 use super::json::Payload;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
 
 /// Which events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Those of this type.
     r#type: Option<String>,
+    /// From this instant on.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     since: Option<Timestamp>,
+    /// Before this instant.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     until: Option<Timestamp>,
     // Not flattened: serde would let misspelt names pass.
+    /// Most items on the page.
     #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    #[param(minimum = 1, maximum = 250, default = 50)]
     limit: u16,
+    /// The `next` of the page before.
     cursor: Option<String>,
 }
 
 /// An event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub(super) struct EventView {
     id: String,
     r#type: String,
+    #[schema(value_type = String, format = DateTime)]
     occurred_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
     attributes: BTreeMap<String, String>,
     content_type: String,
@@ -49,7 +68,7 @@ pub(super) struct EventView {
 }
 
 /// An event and its payload.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventWithData {
     #[serde(flatten)]
     event: EventView,
@@ -57,7 +76,7 @@ pub(super) struct EventWithData {
     payload: Payload,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Skipped {
     webhook: Uuid,
     reason: String,
@@ -91,6 +110,15 @@ impl From<Event> for EventView {
     }
 }
 
+/// List events
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/events",
+    operation_id = "list_events",
+    tag = "Record",
+    params(Filter),
+    responses((status = 200, description = "A page of events, newest first", body = Page<EventView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -120,6 +148,14 @@ pub(super) async fn list(
     Ok(Json(page.map(EventView::from)))
 }
 
+/// Show an event with its data
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/events/{event}",
+    operation_id = "show_event",
+    tag = "Record",
+    responses((status = 200, description = "The event", body = EventWithData)),
+)]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,

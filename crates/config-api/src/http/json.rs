@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// A field that may be absent, null or a value: absent is `None`, null is `Some(None)`.
 pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
@@ -43,10 +44,11 @@ impl From<Span> for String {
 }
 
 /// Bytes in an answer: as they are where they are JSON or text, in Base64 where they are not.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Payload {
     /// The same bytes, where they are JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value, required = false, nullable = false)]
     data: Option<Box<RawValue>>,
     /// Base64 of the bytes, where they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +72,7 @@ impl Payload {
 }
 
 /// Text of a stranger's in an answer: as it is where it is UTF-8, in Base64 where it is not.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Text {
     body: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

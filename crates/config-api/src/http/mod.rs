@@ -1,17 +1,23 @@
 //! The resources, one file each: what stands in their paths, queries and bodies.
 //!
 //! A `{project}` is a project's name or id, a `{webhook}` a webhook's. Lists answer `{"items": […], "next": …}`, newest
-//! first, event types by name; `next` is the `cursor` of the next page, or null.
+//! first, event types by name; `next` is the `cursor` of the next page, or null. What a handler does is said beside it,
+//! and becomes the OpenAPI document; `make openapi` writes it to `docs/openapi.json`.
 
 mod attempts;
 mod deliveries;
+mod docs;
 mod event_types;
 mod events;
+mod idempotency;
 mod json;
+mod profiles;
 mod projects;
 mod reconciliation;
 mod rejected_events;
+mod revisions;
 mod root;
+mod source_addresses;
 mod tests;
 mod tokens;
 pub(crate) mod webhooks;
@@ -20,70 +26,91 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
-use common::http::Problem;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use common::http::openapi::{self, About};
+use common::http::{Problem, conditional, rate_limit};
 use proto_schemas::id::{ProjectId, WebhookId};
 use store::{Connection, webhooks as rows};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use crate::api::{Api, failed};
 
+pub(crate) use self::idempotency::KEPT;
+
 /// Largest body: a webhook with all the headers it may have is a tenth of it.
 const BODY_MAX: usize = 256 * 1024;
 
-/// The routes.
+const ABOUT: About = About {
+    title: "Posthaste",
+    description: "Projects, tokens, webhooks, and what became of each event. Events are published to the service `ingest`, \
+                  which has a document of its own.",
+    tags: &[
+        ("Projects", "Tenants."),
+        ("Tokens", "Who may do what."),
+        ("Webhooks", "Where events go."),
+        ("Tests", "Requests made to try a webhook."),
+        (
+            "Event types",
+            "What events there are, and the schemas they are checked by.",
+        ),
+        (
+            "Profiles",
+            "How a project's webhooks behave, where they do not say otherwise themselves.",
+        ),
+        ("Record", "What became of each event."),
+    ],
+    variables: &[
+        ("project", "The project's name or id."),
+        ("webhook", "The webhook's name or id."),
+        ("token", "The token's id."),
+        ("test", "The test's id."),
+        ("event_type", "The event type's name."),
+        ("version", "The version of the event type."),
+        ("event", "The event's id."),
+        ("attempt", "The attempt's id."),
+        ("revision", "The number of a revision."),
+        ("profile", "The profile's name."),
+    ],
+    idempotency_keys: true,
+};
+
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .merge(projects::routes())
+        .merge(tokens::routes())
+        .merge(webhooks::routes())
+        .merge(revisions::routes())
+        .merge(events::routes())
+        .merge(attempts::routes())
+        .merge(deliveries::routes())
+        .merge(rejected_events::routes())
+        .merge(reconciliation::routes())
+        .merge(profiles::routes())
+        .merge(source_addresses::routes())
+        .merge(event_types::routes())
+        .merge(tests::routes())
+}
+
+/// The routes, their document and the page that shows it.
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/", get(root::show))
-        .route("/v1/projects", post(projects::create).get(projects::list))
-        .route("/v1/projects/{project}", get(projects::show).patch(projects::change))
-        .route("/v1/projects/{project}/tokens", post(tokens::create).get(tokens::list))
-        .route(
-            "/v1/projects/{project}/tokens/{token}",
-            get(tokens::show).delete(tokens::revoke),
-        )
-        .route(
-            "/v1/projects/{project}/webhooks",
-            post(webhooks::create).get(webhooks::list),
-        )
-        .route(
-            "/v1/projects/{project}/webhooks/{webhook}",
-            get(webhooks::show)
-                .patch(webhooks::change)
-                .delete(webhooks::remove)
-                .post(webhooks::act),
-        )
-        .route("/v1/projects/{project}/tests", post(tests::create).get(tests::list))
-        .route("/v1/projects/{project}/tests/{test}", get(tests::show))
-        .route(
-            "/v1/projects/{project}/event-types",
-            post(event_types::create).get(event_types::list),
-        )
-        .route(
-            "/v1/projects/{project}/event-types/{event_type}",
-            get(event_types::show)
-                .patch(event_types::change)
-                .delete(event_types::remove),
-        )
-        .route(
-            "/v1/projects/{project}/event-types/{event_type}/versions",
-            post(event_types::create_version),
-        )
-        .route(
-            "/v1/projects/{project}/event-types/{event_type}/versions/{version}",
-            get(event_types::show_version).patch(event_types::change_version),
-        )
-        .route("/v1/projects/{project}/events", get(events::list))
-        .route("/v1/projects/{project}/events/{event}", get(events::show))
-        .route("/v1/projects/{project}/attempts", get(attempts::list))
-        .route("/v1/projects/{project}/attempts/{attempt}", get(attempts::show))
-        .route("/v1/projects/{project}/deliveries", get(deliveries::list))
-        .route("/v1/projects/{project}/reconciliation", get(reconciliation::show))
-        .route("/v1/projects/{project}/rejected-events", get(rejected_events::list))
-        .route("/v1/rejected-events", get(rejected_events::list_all))
+    let (routes, _) = openapi::serve(routes(), &ABOUT);
+    routes
         .merge(crate::facades::router())
+        .layer(from_fn_with_state(Arc::clone(&api), idempotency::answer_once))
+        .layer(from_fn(conditional::not_modified))
+        .layer(from_fn(rate_limit::announce))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .route("/", get(root::show))
+        .merge(docs::routes())
         .with_state(api)
+}
+
+/// The OpenAPI document, as it is served.
+#[must_use]
+pub fn document() -> String {
+    openapi::text(&openapi::complete(routes().into_openapi(), &ABOUT))
 }
 
 /// The webhook that a filter names; by its id a deleted one's record can still be read.
@@ -99,5 +126,17 @@ async fn webhook_filter(
     match rows::find(connection, project, named).await.map_err(failed)? {
         Some(webhook) => Ok(Some(webhook.id)),
         None => Err(crate::webhooks::absent()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_in_docs_is_what_the_handlers_say() {
+        let kept = include_str!("../../../../docs/openapi.json");
+        assert!(
+            kept == super::document(),
+            "run `make openapi` and commit docs/openapi.json"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use common::http::{Code, Json, Page, PageQuery, Problem, Query};
+use common::http::openapi::ProblemBody;
+use common::http::{Code, ETag, IfMatch, Json, Page, PageQuery, Problem, Query, Tagged};
 use common::profile;
 use common::token::Scope;
 use jiff::Timestamp;
@@ -18,27 +18,47 @@ use super::json::nullable;
 use crate::access::{Administrator, Caller, Configure, InProject, Read};
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::validate;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, change))
+}
 
 /// A project to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewProject {
+    /// 1 to 63 of a-z, 0-9 and -, not beginning or ending with -.
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        example = "shop"
+    )]
     name: String,
+    /// How its webhooks behave; `standard` if absent.
+    #[schema(example = "standard")]
     profile: Option<String>,
 }
 
 /// Changes to a project.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangedProject {
-    /// Null: as the profile says.
+    /// What is done with an event that its type's schema refuses; null: as the profile says.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<SchemaCheckWord>)]
     schema_check: Option<Option<SchemaCheckWord>>,
 }
 
 /// What is done with an event that its type's schema refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = SchemaCheck)]
 pub(super) enum SchemaCheckWord {
     /// Schemas are not looked at.
     Off,
@@ -61,13 +81,16 @@ impl SchemaCheckWord {
 }
 
 /// A project.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Project)]
 pub(super) struct ProjectView {
     id: Uuid,
     name: String,
     profile: String,
     /// Null: as the profile says.
+    #[schema(required)]
     schema_check: Option<SchemaCheckWord>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
@@ -85,11 +108,25 @@ impl From<Project> for ProjectView {
     }
 }
 
+/// Create a project
+///
+/// The administrator's.
+#[utoipa::path(
+    post,
+    path = "/v1/projects",
+    operation_id = "create_project",
+    tag = "Projects",
+    request_body = NewProject,
+    responses(
+        (status = 201, description = "The project", body = ProjectView),
+        (status = 409, description = "The name is another project's", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Administrator(_): Administrator,
     Json(new): Json<NewProject>,
-) -> Result<(StatusCode, Json<ProjectView>), Problem> {
+) -> Result<Tagged<ProjectView>, Problem> {
     validate::project_name(&new.name).map_err(|reason| Problem::field("/name", reason))?;
     let profile = new.profile.unwrap_or_else(|| profile::DEFAULT.to_owned());
     if api.profiles.get(&profile).is_none() {
@@ -121,9 +158,21 @@ pub(super) async fn create(
     note_changed(&mut transaction, &Key::Project(project.id)).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    Ok((StatusCode::CREATED, Json(project.into())))
+    let path = format!("/v1/projects/{}", project.name);
+    Ok(Tagged::of(ProjectView::from(project))?.created(path))
 }
 
+/// List projects
+///
+/// A token of one project sees that one.
+#[utoipa::path(
+    get,
+    path = "/v1/projects",
+    operation_id = "list_projects",
+    tag = "Projects",
+    params(PageQuery),
+    responses((status = 200, description = "A page of projects, newest first", body = Page<ProjectView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -148,22 +197,45 @@ pub(super) async fn list(
     Ok(Json(page.map(ProjectView::from)))
 }
 
-pub(super) async fn show(within: InProject<Read>) -> Json<ProjectView> {
-    Json(within.project.into())
+/// Show a project
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}",
+    operation_id = "show_project",
+    tag = "Projects",
+    responses((status = 200, description = "The project", body = ProjectView)),
+)]
+pub(super) async fn show(within: InProject<Read>) -> Result<Tagged<ProjectView>, Problem> {
+    Tagged::of(within.project.into())
 }
 
+/// Change a project
+#[utoipa::path(
+    patch,
+    path = "/v1/projects/{project}",
+    operation_id = "change_project",
+    tag = "Projects",
+    request_body = ChangedProject,
+    params(("if-match" = Option<String>, Header, description = "The `ETag` of the project as it is to be changed")),
+    responses(
+        (status = 200, description = "The project as it is now", body = ProjectView),
+        (status = 412, description = "It was changed since it was read", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
+    if_match: IfMatch,
     Json(changed): Json<ChangedProject>,
-) -> Result<Json<ProjectView>, Problem> {
+) -> Result<Tagged<ProjectView>, Problem> {
     let id = within.project.id;
     let mut transaction = api.store.begin().await.map_err(failed)?;
     projects::lock(&mut transaction, id).await.map_err(failed)?;
     let stored = projects::by_ids(&mut transaction, &[id]).await.map_err(failed)?;
     let mut project = stored.into_iter().next().unwrap_or(within.project);
+    if_match.check(&ETag::of(&ProjectView::from(project.clone()))?)?;
     let Some(check) = changed.schema_check else {
-        return Ok(Json(project.into()));
+        return Tagged::of(project.into());
     };
     project.schema_check = check.map(|check| check.as_str().to_owned());
     projects::set_schema_check(&mut transaction, id, project.schema_check.as_deref())
@@ -172,5 +244,5 @@ pub(super) async fn change(
     note_changed(&mut transaction, &Key::Project(id)).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    Ok(Json(project.into()))
+    Tagged::of(project.into())
 }

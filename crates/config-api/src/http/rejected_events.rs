@@ -13,11 +13,20 @@ use uuid::Uuid;
 use super::json::Text;
 use crate::access::{Administrator, InProject, Read};
 use crate::api::{Api, failed};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(list_all))
+}
 
 /// A message that could not become an event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RejectedEvent)]
 pub(super) struct RejectedEventView {
     id: Uuid,
+    #[schema(required)]
     project: Option<Uuid>,
     subject: String,
     reason: String,
@@ -27,6 +36,7 @@ pub(super) struct RejectedEventView {
     body: Text,
     /// All of the message's bytes, counted.
     size: u64,
+    #[schema(value_type = String, format = DateTime)]
     received_at: Timestamp,
 }
 
@@ -46,6 +56,15 @@ impl From<RejectedEvent> for RejectedEventView {
     }
 }
 
+/// List messages that could not become events of the project
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/rejected-events",
+    operation_id = "list_rejected_events",
+    tag = "Record",
+    params(PageQuery),
+    responses((status = 200, description = "A page of rejected messages, newest first", body = Page<RejectedEventView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -54,6 +73,17 @@ pub(super) async fn list(
     page(&api, Some(within.project.id), &query).await
 }
 
+/// List messages that could not become events
+///
+/// The administrator's.
+#[utoipa::path(
+    get,
+    path = "/v1/rejected-events",
+    operation_id = "list_all_rejected_events",
+    tag = "Record",
+    params(PageQuery),
+    responses((status = 200, description = "A page of rejected messages, newest first", body = Page<RejectedEventView>)),
+)]
 pub(super) async fn list_all(
     State(api): State<Arc<Api>>,
     Administrator(_): Administrator,

@@ -9,6 +9,8 @@ pub(super) async fn show() -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "links": {
             "projects": "/v1/projects",
+            "openapi": "/openapi.json",
+            "docs": "/docs/",
             "health": "/readyz",
             "metrics": "/metrics",
         },

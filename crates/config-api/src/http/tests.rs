@@ -21,6 +21,9 @@ use store::log::{self, Attempt};
 use store::projects::Project;
 use store::tests::Test;
 use store::{Connection, tests as rows, webhook_health, webhooks};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::attempts::AttemptWithResponse;
@@ -32,13 +35,19 @@ use crate::resolve;
 use crate::trials::{self, Sample, Target};
 use crate::webhooks::{absent as no_webhook, profile};
 
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(show))
+}
+
 /// The event of a test.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Sample)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SampleBody {
     /// Its type. Absent: the first that the webhook names in full, or that its profile's catalogue has for it.
     r#type: Option<String>,
     /// Its payload. Absent: its type's example.
+    #[schema(value_type = Option<Object>)]
     data: Option<Box<RawValue>>,
     /// Its attributes.
     #[serde(default)]
@@ -56,21 +65,24 @@ impl From<SampleBody> for Sample {
 }
 
 /// A test to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTest {
     /// The webhook to be tested, by name or id.
     webhook: String,
     r#type: Option<String>,
+    #[schema(value_type = Option<Object>)]
     data: Option<Box<RawValue>>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
 }
 
 /// Which tests.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
+    /// Of this webhook, by name or id.
     webhook: Option<String>,
     // Not flattened: serde would let misspelt names pass.
     #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
@@ -79,12 +91,14 @@ pub(super) struct Filter {
 }
 
 /// A test, or an endpoint check.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Test)]
 pub(super) struct TestView {
     id: Uuid,
     /// `test` or `check`.
     kind: String,
     /// Null: it tries a definition that is not stored.
+    #[schema(required)]
     webhook: Option<Uuid>,
     /// The id that the receiver sees.
     event_id: String,
@@ -92,27 +106,34 @@ pub(super) struct TestView {
     /// `pending` until the request is made and on record, then `completed` or `failed`.
     status: &'static str,
     /// What went wrong, in one word.
+    #[schema(required)]
     error_class: Option<String>,
     /// What went wrong, in one line.
+    #[schema(required)]
     error_message: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// When the request was begun.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     started_at: Option<Timestamp>,
 }
 
 /// A test, what was sent and what came back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TestWithAttempt {
     #[serde(flatten)]
     test: TestView,
     /// Null while nothing was sent, and where what was sent cannot be told any more.
+    #[schema(required)]
     request: Option<RequestView>,
     /// Null while nothing is on record.
+    #[schema(required)]
     attempt: Option<AttemptWithResponse>,
 }
 
 /// A request as it was sent, but for the headers that every request has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TestRequest)]
 struct RequestView {
     method: &'static str,
     url: String,
@@ -121,10 +142,11 @@ struct RequestView {
     body: Text,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct HeaderLine {
     key: String,
     /// Null for a protected header.
+    #[schema(required)]
     value: Option<String>,
 }
 
@@ -167,7 +189,16 @@ pub(super) fn accepted(project: &Project, test: Test) -> Response {
     (StatusCode::ACCEPTED, headers, Json(TestView::from(test))).into_response()
 }
 
-pub(super) async fn create(
+/// Test a webhook
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/tests",
+    operation_id = "create_test",
+    tag = "Tests",
+    request_body = NewTest,
+    responses((status = 202, description = "The test that was begun", body = TestView))
+)]
+async fn create(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Json(new): Json<NewTest>,
@@ -185,7 +216,16 @@ pub(super) async fn create(
     Ok(accepted(&within.project, test))
 }
 
-pub(super) async fn list(
+/// List tests and endpoint checks
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/tests",
+    operation_id = "list_tests",
+    tag = "Tests",
+    params(Filter),
+    responses((status = 200, description = "Tests, newest first", body = Page<TestView>))
+)]
+async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Query(filter): Query<Filter>,
@@ -205,7 +245,15 @@ pub(super) async fn list(
     Ok(Json(page.map(TestView::from)))
 }
 
-pub(super) async fn show(
+/// Show what became of a test
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/tests/{test}",
+    operation_id = "show_test",
+    tag = "Tests",
+    responses((status = 200, description = "The test", body = TestWithAttempt))
+)]
+async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Path((_, id)): Path<(String, String)>,

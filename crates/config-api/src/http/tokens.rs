@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query};
+use common::http::{Code, ETag, Json, Page, PageQuery, Path, Problem, Query, Tagged};
 use common::token::{self, Scope};
 use jiff::Timestamp;
 use proto_schemas::stream::config_key::Key;
@@ -16,28 +16,57 @@ use uuid::Uuid;
 use crate::access::{Admin, InProject};
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::validate;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, revoke))
+}
 
 /// A token to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewToken {
+    /// For people; `token` if absent.
+    #[schema(min_length = 1, max_length = 64)]
     name: Option<String>,
+    /// What it allows; `configure`, `publish` and `read` if absent.
+    #[schema(min_items = 1, value_type = Option<Vec<ScopeWord>>)]
     scopes: Option<Vec<Scope>>,
+    /// From when on it is refused; never if absent.
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
 }
 
+/// What a token may allow.
+#[derive(ToSchema)]
+#[schema(as = Scope, rename_all = "lowercase")]
+#[expect(dead_code, reason = "stands in the OpenAPI document for the words of Scope")]
+enum ScopeWord {
+    Admin,
+    Configure,
+    Publish,
+    Read,
+}
+
 /// A token, without the token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Token)]
 pub(super) struct TokenView {
     id: Uuid,
     name: String,
     scopes: Vec<String>,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
 /// A token that has just been made. It is not shown again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CreatedToken {
     #[serde(flatten)]
     view: TokenView,
@@ -56,11 +85,22 @@ impl From<Token> for TokenView {
     }
 }
 
+/// Create a token
+///
+/// The answer holds `token`, this once.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/tokens",
+    operation_id = "create_token",
+    tag = "Tokens",
+    request_body = NewToken,
+    responses((status = 201, description = "The token", body = CreatedToken)),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     within: InProject<Admin>,
     Json(new): Json<NewToken>,
-) -> Result<(StatusCode, Json<CreatedToken>), Problem> {
+) -> Result<Tagged<CreatedToken>, Problem> {
     let now = api.now();
     let name = new.name.unwrap_or_else(|| "token".to_owned());
     validate::name(&name).map_err(|reason| Problem::field("/name", reason))?;
@@ -95,13 +135,24 @@ pub(super) async fn create(
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    let created = CreatedToken {
-        view: token.into(),
-        token: secret.expose_secret().to_owned(),
-    };
-    Ok((StatusCode::CREATED, Json(created)))
+    let view = TokenView::from(token);
+    let (etag, path) = (
+        ETag::of(&view)?,
+        format!("/v1/projects/{}/tokens/{}", within.project.name, view.id),
+    );
+    let token = secret.expose_secret().to_owned();
+    Ok(Tagged::with(etag, CreatedToken { view, token }).created(path))
 }
 
+/// List tokens
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/tokens",
+    operation_id = "list_tokens",
+    tag = "Tokens",
+    params(PageQuery),
+    responses((status = 200, description = "A page of tokens that are not revoked, newest first", body = Page<TokenView>)),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Admin>,
@@ -119,18 +170,36 @@ pub(super) async fn list(
     Ok(Json(page.map(TokenView::from)))
 }
 
+/// Show a token
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/tokens/{token}",
+    operation_id = "show_token",
+    tag = "Tokens",
+    responses((status = 200, description = "The token, without the token itself", body = TokenView)),
+)]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Admin>,
     Path((_, token)): Path<(String, Uuid)>,
-) -> Result<Json<TokenView>, Problem> {
+) -> Result<Tagged<TokenView>, Problem> {
     let mut connection = api.store.connection().await.map_err(failed)?;
     let found = tokens::find(&mut connection, within.project.id, token)
         .await
         .map_err(failed)?;
-    Ok(Json(found.ok_or_else(absent)?.into()))
+    Tagged::of(found.ok_or_else(absent)?.into())
 }
 
+/// Revoke a token
+///
+/// It is refused from now on.
+#[utoipa::path(
+    delete,
+    path = "/v1/projects/{project}/tokens/{token}",
+    operation_id = "revoke_token",
+    tag = "Tokens",
+    responses((status = 204, description = "It is revoked")),
+)]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     within: InProject<Admin>,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const EVERYTHING_OF_A_PROJECT: [(&str, &str); 13] = [
+const EVERYTHING_OF_A_PROJECT: [(&str, &str); 17] = [
     ("GET", ""),
     ("GET", "/tokens"),
     ("POST", "/tokens"),
@@ -14,6 +14,10 @@ const EVERYTHING_OF_A_PROJECT: [(&str, &str); 13] = [
     ("GET", "/webhooks/{webhook}"),
     ("PATCH", "/webhooks/{webhook}"),
     ("DELETE", "/webhooks/{webhook}"),
+    ("PATCH", ""),
+    ("GET", "/webhooks/{webhook}/revisions"),
+    ("GET", "/webhooks/{webhook}/revisions/1"),
+    ("GET", "/webhooks/{webhook}/revisions/1/diff"),
     ("GET", "/events"),
     ("GET", "/events/evt_1"),
     ("GET", "/attempts"),

@@ -5,6 +5,8 @@
 mod access;
 mod definitions;
 mod event_types;
+mod limits;
+mod manners;
 mod record;
 mod support;
 mod trials;

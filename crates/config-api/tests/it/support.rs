@@ -62,6 +62,10 @@ impl World {
     }
 
     fn config(&self, admin_token: &str) -> Config {
+        self.config_with(admin_token, &[])
+    }
+
+    fn config_with(&self, admin_token: &str, more: &[&str]) -> Config {
         let url = self.nats.url();
         let arguments = [
             "config-api",
@@ -74,7 +78,7 @@ impl World {
             "--admin-token",
             admin_token,
         ];
-        Arguments::parse_from(arguments).config
+        Arguments::parse_from(arguments.iter().chain(more)).config
     }
 
     /// A config-api with the usual administrator.
@@ -83,11 +87,18 @@ impl World {
     }
 
     pub(crate) async fn start_as(&self, admin_token: &str) -> Service {
+        Self::run(self.config(admin_token), admin_token).await
+    }
+
+    /// A config-api with further arguments.
+    pub(crate) async fn start_with(&self, more: &[&str]) -> Service {
+        Self::run(self.config_with(ADMIN, more), ADMIN).await
+    }
+
+    async fn run(config: Config, admin_token: &str) -> Service {
         let stop = CancellationToken::new();
         let args = Args::local("127.0.0.1:0".parse().unwrap());
-        let running = service::start::<ConfigApi>(self.config(admin_token), args, stop.clone())
-            .await
-            .unwrap();
+        let running = service::start::<ConfigApi>(config, args, stop.clone()).await.unwrap();
         Service {
             client: Client::new(&running, admin_token),
             running,
@@ -123,6 +134,20 @@ impl Service {
             .await
             .expect("it stops")
             .unwrap();
+    }
+}
+
+/// All of an answer.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    headers: reqwest::header::HeaderMap,
+    /// Null where there is none.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
@@ -169,6 +194,32 @@ impl Client {
         let status = answer.status();
         let body = answer.bytes().await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// One request with headers, and all of its answer.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        Answer {
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {

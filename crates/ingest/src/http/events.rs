@@ -7,6 +7,7 @@ use async_nats::HeaderMap as NatsHeaders;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use common::bus;
+use common::http::openapi::ProblemBody;
 use common::http::{Code, FieldError, Json, Path, Problem, parse};
 
 use futures::future::join_all;
@@ -15,36 +16,48 @@ use proto_schemas::{header, subject};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Intake;
 use crate::accept::{self, Rejection};
 use crate::schema_check;
 
 /// An event, as it is posted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewEvent)]
 pub(super) struct PostedEvent {
+    /// Its type.
+    #[schema(example = "invoice.paid")]
     r#type: String,
     /// Any JSON; delivered as these bytes.
+    #[schema(value_type = serde_json::Value)]
     data: Box<RawValue>,
     /// The producer's own id; one is made up otherwise.
+    #[schema(example = "evt_7f3a")]
     id: Option<String>,
     /// RFC 3339; the time of acceptance otherwise.
+    #[schema(format = DateTime)]
     timestamp: Option<String>,
+    /// What webhooks may ask for, beside the type.
     #[serde(default)]
     attributes: BTreeMap<String, String>,
 }
 
 /// Several events. A bare array is understood, too.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Batch)]
 pub(super) struct PostedBatch {
+    /// Each is accepted or refused for itself.
+    #[schema(value_type = Vec<PostedEvent>, min_items = 1)]
     events: Vec<Box<RawValue>>,
 }
 
 /// An accepted event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AcceptedEvent {
+    /// Its id.
     id: String,
     /// Whether an event with this id was accepted moments ago; it is delivered once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -52,24 +65,44 @@ pub(super) struct AcceptedEvent {
 }
 
 /// What became of one event of a batch, in the order they were posted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchItem {
+    /// The HTTP status it would have been answered with alone.
     status: u16,
+    /// Its id, where it was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     id: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    /// Whether an event with this id was accepted moments ago.
     duplicate: bool,
+    /// Why it was not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<String>,
+    /// The fields that are not right.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
 }
 
-#[derive(Debug, Serialize)]
+/// What became of each.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchResult {
+    /// In the order they were posted.
     items: Vec<BatchItem>,
 }
 
+/// Publish an event
+///
+/// 202 means that it is stored, and will be delivered.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/events",
+    operation_id = "publish_event",
+    tag = "Events",
+    request_body = PostedEvent,
+    responses((status = 202, description = "It is accepted", body = AcceptedEvent))
+)]
 pub(super) async fn publish(
     State(intake): State<Arc<Intake>>,
     Path(project): Path<String>,
@@ -89,6 +122,24 @@ pub(super) async fn publish(
     ))
 }
 
+/// Publish several events
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/events/batch",
+    operation_id = "publish_events",
+    tag = "Events",
+    request_body = PostedBatch,
+    responses(
+        (status = 202, description = "All are accepted", body = BatchResult),
+        (status = 207, description = "Each was accepted or refused, as its item says", body = BatchResult),
+        (status = 413, description = "All are too large, or the body is", content(
+            (BatchResult = "application/json"), (ProblemBody = "application/problem+json"),
+        )),
+        (status = 422, description = "All are refused, or the body is not a batch", content(
+            (BatchResult = "application/json"), (ProblemBody = "application/problem+json"),
+        )),
+    )
+)]
 pub(super) async fn publish_batch(
     State(intake): State<Arc<Intake>>,
     Path(project): Path<String>,

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
-use axum::routing::post;
 use common::bus::Bus;
 use common::clock::Clock;
 use common::definitions::Definitions;
 use common::http::auth::bearer;
+use common::http::openapi::{self, About};
 use common::http::{Code, Problem};
 use common::token::{self, Scope};
 use proto_schemas::definition::Project;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -41,13 +43,28 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub fn router(intake: Intake) -> Router {
     let one = DefaultBodyLimit::max(intake.max_event_bytes + AROUND_EVENT);
     let batch = DefaultBodyLimit::max(MAX_BATCH_BYTES.max(intake.max_event_bytes + AROUND_EVENT));
-    Router::new()
-        .route("/v1/projects/{project}/events", post(events::publish).layer(one))
-        .route(
-            "/v1/projects/{project}/events/batch",
-            post(events::publish_batch).layer(batch),
-        )
-        .with_state(Arc::new(intake))
+    let routes = OpenApiRouter::new()
+        .merge(OpenApiRouter::new().routes(routes!(events::publish)).layer(one))
+        .merge(OpenApiRouter::new().routes(routes!(events::publish_batch)).layer(batch));
+    let (routes, _) = openapi::serve(routes, &ABOUT);
+    routes.with_state(Arc::new(intake))
+}
+
+const ABOUT: About = About {
+    title: "Posthaste intake",
+    description: "Where events are published. All else is in the document of the service `config-api`.",
+    tags: &[("Events", "What happened.")],
+    variables: &[("project", "The project's name or id.")],
+    idempotency_keys: false,
+};
+
+/// The OpenAPI document, as it is served.
+#[must_use]
+pub fn document() -> String {
+    let routes: OpenApiRouter<Arc<Intake>> = OpenApiRouter::new()
+        .routes(routes!(events::publish))
+        .routes(routes!(events::publish_batch));
+    openapi::text(&openapi::complete(routes.into_openapi(), &ABOUT))
 }
 
 impl Intake {
@@ -79,5 +96,17 @@ impl Intake {
             true => Ok(project),
             false => Err(Problem::new(Code::MissingScope, "the token lacks the scope `publish`")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_in_docs_is_what_the_handlers_say() {
+        let kept = include_str!("../../../../docs/openapi-ingest.json");
+        assert!(
+            kept == super::document(),
+            "run `make openapi` and commit docs/openapi-ingest.json"
+        );
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::event_types::EventTypeVersion;
 use store::projects::Project;
+use utoipa::ToSchema;
 
 use super::super::json::nullable;
 
@@ -22,7 +23,7 @@ const DESCRIPTION_MAX: usize = 1000;
 const EXAMPLE_MAX: usize = 64 * 1024;
 
 /// An event type to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct NewEventType {
     /// The type's name, as it stands in events: `invoice.paid`.
@@ -33,25 +34,29 @@ pub(in super::super) struct NewEventType {
     #[serde(default)]
     description: String,
     /// JSON Schema of an event's `data`; anything is allowed if absent.
+    #[schema(value_type = Option<Object>)]
     schema: Option<Box<RawValue>>,
     /// An event's `data`.
+    #[schema(value_type = Option<Object>)]
     example: Option<Box<RawValue>>,
 }
 
 /// A version to be made of a type. Once made, its schema does not change.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct NewVersion {
     /// What it is called.
     version: String,
     /// JSON Schema of an event's `data`; anything is allowed if absent.
+    #[schema(value_type = Option<Object>)]
     schema: Option<Box<RawValue>>,
     /// An event's `data`.
+    #[schema(value_type = Option<Object>)]
     example: Option<Box<RawValue>>,
 }
 
 /// Changes to a type.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ChangedEventType {
     /// What people should know of it.
@@ -59,22 +64,25 @@ pub(in super::super) struct ChangedEventType {
 }
 
 /// Changes to a version.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ChangedVersion {
     /// An event's `data`; null for none.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
     example: Option<Option<Box<RawValue>>>,
     /// Whether events should no longer be made of it. A deprecated version applies to events that name it.
     deprecated: Option<bool>,
 }
 
 /// An event type.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventType)]
 pub(in super::super) struct EventTypeView {
     /// Its name, as it stands in events.
     name: String,
     /// `project` for one of its own, `catalogue` for one that comes with the project's profile.
+    #[schema(value_type = String)]
     source: &'static str,
     /// What people should know of it.
     description: String,
@@ -84,17 +92,21 @@ pub(in super::super) struct EventTypeView {
 }
 
 /// A version of an event type.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventTypeVersion)]
 pub(in super::super) struct VersionView {
     /// What it is called.
     version: String,
     /// JSON Schema of an event's `data`; null where anything is allowed.
+    #[schema(value_type = Option<Object>, required)]
     schema: Option<Box<RawValue>>,
     /// An event's `data`, or null.
+    #[schema(value_type = Option<Object>, required)]
     example: Option<Box<RawValue>>,
     /// Whether events should no longer be made of it.
     deprecated: bool,
     /// When it was made; null for a catalogue's.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     created_at: Option<Timestamp>,
 }
 

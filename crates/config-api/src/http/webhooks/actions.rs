@@ -6,20 +6,39 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use common::http::{Body, Code, Json, Path, Problem};
+use common::http::openapi::ProblemBody;
+use common::http::{Body, Code, Path, Problem};
 use store::webhooks as rows;
 
 use super::shown;
+use super::view::WebhookView;
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
-use crate::http::tests::{self, SampleBody};
+use crate::http::tests::{self, SampleBody, TestView};
 use crate::trials::{self, Target};
 use crate::webhooks::absent;
 
 /// What can be done with a webhook.
 const ACTIONS: &str = "test, check, pause, resume, restart";
 
+/// Do something with a webhook
+///
+/// `{webhook}` is its name or id with a colon and an action after it, `orders:test`. `test` delivers an event to it, once,
+/// whatever its state; `check` makes its endpoint check again; both answer 202 with the test. `pause`, `resume` and
+/// `restart` answer with the webhook.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}",
+    operation_id = "act_on_webhook",
+    tag = "Webhooks",
+    request_body = Option<SampleBody>,
+    responses(
+        (status = 200, description = "The webhook as it is now", body = WebhookView),
+        (status = 202, description = "The test that was begun", body = TestView),
+        (status = 405, description = "No action is named", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(in crate::http) async fn act(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
@@ -57,5 +76,5 @@ pub(in crate::http) async fn act(
             ));
         }
     };
-    Ok(Json(shown(&api, &webhook).await?).into_response())
+    Ok(shown(&api, &webhook).await?.into_response())
 }

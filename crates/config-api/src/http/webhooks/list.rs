@@ -70,6 +70,15 @@ const STATES: [WebhookState; 5] = [
     WebhookState::Disabled,
 ];
 
+/// List webhooks
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/webhooks",
+    operation_id = "list_webhooks",
+    tag = "Webhooks",
+    params(Filter),
+    responses((status = 200, description = "A page of webhooks, newest first", body = Page<WebhookView>))
+)]
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -102,13 +111,13 @@ pub(in crate::http) async fn list(
         let fetch = u32::try_from(batch + 1).unwrap_or(u32::MAX);
         let rows = webhooks::page(&mut connection, within.project.id, &wanted, before, fetch).await;
         let rows = rows.map_err(failed)?;
-        let found = rows.len();
         let ids: Vec<WebhookId> = rows.iter().map(|webhook| webhook.id).collect();
-        let health = webhook_health::find(&mut connection, &ids).await.map_err(failed)?;
+        let healths = webhook_health::find(&mut connection, &ids).await.map_err(failed)?;
+        let found = rows.len();
         for (index, webhook) in rows.into_iter().take(batch).enumerate() {
             before = Some(webhook.id);
             read += 1;
-            let health = health.get(&webhook.id);
+            let health = healths.get(&webhook.id);
             if matches(&webhook, health) {
                 items.push(WebhookView::of(&webhook, health));
             }

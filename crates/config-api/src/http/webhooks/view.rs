@@ -100,6 +100,7 @@ pub(in crate::http) struct WebhookView {
 
 /// How a webhook's deliveries go.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
 struct HealthView {
     /// Failed attempts since the last delivered one, or since the restart.
     failures_in_a_row: u32,

@@ -1,0 +1,224 @@
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a POST that is repeated with its key is answered as
+//! the first time, for a day.
+//!
+//! ```text
+//! first ── the key's row ── the handler ── its answer, sealed, into the row
+//! again ── the row has an answer: that one · has none yet: 409 · was of another request: 422
+//! ```
+//!
+//! What failed for a reason of ours is forgotten, so that it can be tried again. The change itself is a transaction of
+//! its handler's: a process that dies between that and the row's answer leaves a row without one. After a minute the
+//! same request may take it over, and is then done again; a name that is taken says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body as AxumBody;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use common::crypto::Context;
+use common::http::{Body, Code, Problem};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use proto_schemas::id::ProjectId;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use store::idempotency_keys::{self, Claim, Key};
+use uuid::Uuid;
+
+use crate::access::Caller;
+use crate::api::{Api, failed};
+
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Longest key, in characters.
+const KEY_MAX: usize = 255;
+
+/// How long an answer is kept.
+pub(crate) const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// A request that has not been answered for so long will not be.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Headers of an answer that belong to it, and not to the moment it was given.
+const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
+
+/// An answer, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+/// A layer: a POST with a key is done once.
+pub(super) async fn answer_once(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match *request.method() == Method::POST && request.headers().contains_key(HEADER) {
+        true => once(api, request, next).await.unwrap_or_else(Problem::into_response),
+        false => next.run(request).await,
+    }
+}
+
+async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, Problem> {
+    let key = key(request.headers())?;
+    let (parts, body) = request.into_parts();
+    let Ok(caller) = Caller::known(&parts, &api).await else {
+        // The handler says what is wrong with the token.
+        return Ok(next.run(Request::from_parts(parts, body)).await);
+    };
+    let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), &()).await?;
+    let mut digest = Sha256::new();
+    for part in [
+        parts.method.as_str().as_bytes(),
+        parts.uri.to_string().as_bytes(),
+        &body,
+    ] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    let now = api.now();
+    let row = Key {
+        token: caller.token,
+        key,
+        fingerprint: digest.finalize().to_vec(),
+        created_at: now,
+    };
+    let before = |ago: Duration| now.checked_sub(ago).unwrap_or(Timestamp::MIN);
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let claim = idempotency_keys::claim(&mut connection, &row, before(KEPT), before(ABANDONED)).await;
+    drop(connection);
+    match claim.map_err(failed)? {
+        Claim::Made => {}
+        Claim::Another => {
+            return Err(Problem::new(
+                Code::IdempotencyKeyReused,
+                "this Idempotency-Key was sent with another request; take a new one for each",
+            ));
+        }
+        Claim::AtWork => {
+            return Err(Problem::new(
+                Code::Conflict,
+                "a request with this Idempotency-Key is being worked on; try again in a moment",
+            ));
+        }
+        Claim::Answered(sealed) => return replay(&api, &row, &sealed),
+    }
+    // On its own, so that it comes to its end even if the client does not wait for it.
+    let request = Request::from_parts(parts, AxumBody::from(body));
+    let done = tokio::spawn(async move {
+        let response = next.run(request).await;
+        keep(&api, &row, response).await
+    });
+    done.await.map_err(Problem::internal)?
+}
+
+/// The request's key: visible ASCII, in quotes or not.
+fn key(headers: &HeaderMap) -> Result<String, Problem> {
+    let refused = || {
+        let detail = format!("the header Idempotency-Key is one text of 1 to {KEY_MAX} visible ASCII characters");
+        Problem::new(Code::MalformedHeader, detail)
+    };
+    let mut values = headers.get_all(HEADER).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(refused());
+    };
+    let text = value.to_str().map_err(|_| refused())?.trim();
+    let key = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    match (1..=KEY_MAX).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        true => Ok(key.to_owned()),
+        false => Err(refused()),
+    }
+}
+
+/// Keeps the answer, or forgets the key where the answer says nothing of the request.
+async fn keep(api: &Api, row: &Key, response: Response) -> Result<Response, Problem> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(Problem::internal)?.to_bytes();
+    let status = parts.status;
+    let passing = status.is_server_error()
+        || [
+            StatusCode::UNAUTHORIZED,
+            StatusCode::FORBIDDEN,
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&status);
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    if passing {
+        idempotency_keys::forget(&mut connection, row).await.map_err(failed)?;
+    } else {
+        let text = |name: &HeaderName| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned()));
+        let kept = Kept {
+            status: status.as_u16(),
+            headers: HEADERS.iter().filter_map(text).collect(),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        };
+        let json = serde_json::to_vec(&kept).map_err(Problem::internal)?;
+        let sealed = api.keys.seal(&context(row, &field(row)), &json);
+        idempotency_keys::answer(&mut connection, row, &sealed)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(Response::from_parts(parts, AxumBody::from(body)))
+}
+
+/// The answer that was kept.
+fn replay(api: &Api, row: &Key, sealed: &str) -> Result<Response, Problem> {
+    let json = api
+        .keys
+        .open(&context(row, &field(row)), sealed)
+        .map_err(Problem::internal)?;
+    let kept: Kept = serde_json::from_slice(json.expose_secret()).map_err(Problem::internal)?;
+    let mut response = Response::new(AxumBody::from(kept.body));
+    *response.status_mut() = StatusCode::from_u16(kept.status).map_err(Problem::internal)?;
+    let headers = response.headers_mut();
+    for (name, value) in kept.headers {
+        let name = HeaderName::try_from(name).map_err(Problem::internal)?;
+        headers.insert(name, HeaderValue::try_from(value).map_err(Problem::internal)?);
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+/// What an answer is sealed for: this key of this token's.
+fn field(row: &Key) -> String {
+    format!("idempotency:{}", hex::encode(Sha256::digest(&row.key)))
+}
+
+fn context<'a>(row: &Key, field: &'a str) -> Context<'a> {
+    Context {
+        // Tokens are of no project or of one, and never move.
+        project: ProjectId::from_uuid(Uuid::nil()),
+        object: row.token,
+        field,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_visible_text_in_quotes_or_not() {
+        let read = |values: &[&str]| {
+            let headers = values
+                .iter()
+                .map(|value| (HEADER, HeaderValue::try_from(*value).unwrap()));
+            key(&headers.collect()).ok()
+        };
+        assert_eq!(read(&["abc"]).as_deref(), Some("abc"));
+        assert_eq!(read(&["\"abc\""]).as_deref(), Some("abc"));
+        assert_eq!(read(&[&"x".repeat(255)]).map(|key| key.len()), Some(255));
+        let long = "x".repeat(256);
+        for wrong in [&[""] as &[&str], &["\"\""], &["a", "b"], &["a\tb"], &[&long]] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the API refuses: each field at its limit and over it, and what is no such thing at all.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::support::*;
+
+const W: &str = "/v1/projects/shop/webhooks";
+
+fn with(field: &str, value: Value) -> Value {
+    let mut new = simple("w");
+    new[field] = value;
+    new
+}
+
+fn pairs(count: usize) -> Value {
+    (0..count)
+        .map(|n| (format!("k{n}"), json!("")))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn headers(count: usize) -> Value {
+    (0..count)
+        .map(|n| json!({ "key": format!("X-H-{n}"), "value": "v" }))
+        .collect()
+}
+
+/// Field, value at its limit, value over it, the pointer of the refusal.
+fn limits() -> Vec<(&'static str, Value, Value, &'static str)> {
+    let text = |length: usize| json!("x".repeat(length));
+    let url = |length: usize| json!(format!("https://192.5.6.30/{}", "x".repeat(length - 19)));
+    let delays = |count: usize| json!({ "delays": vec!["1s"; count] });
+    let label = |key: usize, value: usize| json!({ "k".repeat(key): "v".repeat(value) });
+    let header = |length: usize| json!([{ "key": "X-A", "value": "v".repeat(length) }]);
+    vec![
+        ("name", text(64), text(65), "#/name"),
+        ("name", json!("é".repeat(64)), json!("é".repeat(65)), "#/name"),
+        ("name", text(1), text(0), "#/name"),
+        ("url", url(2048), url(2049), "#/url"),
+        ("events", json!(["*"]), json!([]), "#/events"),
+        (
+            "events",
+            (0..100).map(|n| format!("a.{n}")).collect(),
+            (0..101).map(|n| format!("a.{n}")).collect(),
+            "#/events",
+        ),
+        ("description", text(400), text(401), "#/description"),
+        ("labels", pairs(32), pairs(33), "#/labels"),
+        ("attributes", pairs(32), pairs(33), "#/attributes"),
+        ("headers", headers(32), headers(33), "#/headers"),
+        ("headers", header(4096), header(4097), "#/headers/0/value"),
+        ("retry", delays(50), delays(51), "#/retry/delays"),
+        ("retry", delays(1), delays(0), "#/retry/delays"),
+        ("timeout", json!("60s"), json!("60001ms"), "#/timeout"),
+        ("timeout", json!("100ms"), json!("99ms"), "#/timeout"),
+        ("max_in_flight", json!(100), json!(101), "#/max_in_flight"),
+        ("max_in_flight", json!(1), json!(0), "#/max_in_flight"),
+        ("fail_after", json!(0), json!(10_001), "#/fail_after"),
+        (
+            "rate_limit",
+            json!({ "requests": 1, "per": "1h" }),
+            json!({ "requests": 1, "per": "3601s" }),
+            "#/rate_limit/per",
+        ),
+        (
+            "rate_limit",
+            json!({ "requests": 1, "per": "100ms" }),
+            json!({ "requests": 0, "per": "100ms" }),
+            "#/rate_limit/requests",
+        ),
+        ("labels", label(64, 256), label(1, 257), "#/labels/k"),
+        ("secret", text(512), text(513), "#/secret"),
+        ("secret", text(8), text(7), "#/secret"),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_at_a_limit_is_taken_and_what_is_over_it_is_refused_in_its_place() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    for (field, at, over, pointer) in limits() {
+        let (status, answer) = api.call(Method::POST, W, Some(with(field, at.clone()))).await;
+        assert_eq!(status, StatusCode::CREATED, "{field}: {answer}");
+        api.delete(&format!("{W}/{}", id(&answer))).await;
+        let (status, answer) = api.call(Method::POST, W, Some(with(field, over))).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{field}: {answer}");
+        assert_eq!(answer["errors"][0]["pointer"], pointer, "{answer}");
+    }
+    let named = |length: usize| json!({ "name": "p".repeat(length) });
+    assert_eq!(api.call(Method::POST, "/v1/projects", Some(named(63))).await.0, 201);
+    assert_eq!(api.call(Method::POST, "/v1/projects", Some(named(64))).await.0, 422);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_webhook_is_refused_with_its_reason_and_nothing_is_kept() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    for (field, value, pointer) in [
+        ("name", json!(7), "#/name"),
+        ("name", json!(null), "#/name"),
+        ("name", json!("a\u{0}b"), "#/name"),
+        ("url", json!("http://192.5.6.30/"), "#/url"),
+        ("url", json!("https://127.0.0.1/"), "#/url"),
+        ("url", json!("https://user:pass@192.5.6.30/"), "#/url"),
+        ("url", json!("no url"), "#/url"),
+        ("events", json!(["a b"]), "#/events/0"),
+        ("events", json!("*"), "#/events"),
+        ("colour", json!("red"), "#/colour"),
+        (
+            "headers",
+            json!([{ "key": "X-A", "value": "a\r\nX-B: c" }]),
+            "#/headers/0/value",
+        ),
+        ("headers", json!([{ "key": "X-A\n", "value": "a" }]), "#/headers/0/key"),
+        ("headers", json!([{ "key": "Host", "value": "a" }]), "#/headers/0/key"),
+        ("headers", json!({ "X-A": "a" }), "#/headers"),
+        ("labels", json!({ "a\u{0}": "b" }), "#/labels/a%00"),
+        ("labels", json!({ "a": "b\n" }), "#/labels/a"),
+        ("labels", json!({ "a": 1 }), "#/labels/a"),
+        ("description", json!("\u{1b}[2J"), "#/description"),
+        ("active", json!("yes"), "#/active"),
+        ("retry", json!(true), "#/retry"),
+        ("timeout", json!(10), "#/timeout"),
+        ("success", json!(["3xx"]), "#/success"),
+        (
+            "signature",
+            json!({ "standard_webhooks": true, "body_hmac_header": "Host" }),
+            "#/signature/body_hmac_header",
+        ),
+        ("options", json!({ "include_result": true }), "#/options/include_result"),
+        ("body", json!("xml"), "#/body"),
+        ("transform", json!("text"), "#/transform"),
+        ("transform", json!({ "a": "\u{0}" }), "#/transform"),
+    ] {
+        let (status, answer) = api.call(Method::POST, W, Some(with(field, value))).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{field}: {answer}");
+        assert_eq!(answer["errors"][0]["pointer"], pointer, "{field}: {answer}");
+    }
+    assert_eq!(api.get(W).await["items"], json!([]));
+
+    api.post(W, simple("taken")).await;
+    let (status, answer) = api.call(Method::POST, W, Some(simple("taken"))).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("`taken`"), "{answer}");
+    for (path, status) in [("/v1/projects/a%00b", 404), ("/v1/projects/shop/webhooks/%00", 404)] {
+        assert_eq!(api.call(Method::GET, path, None).await.0.as_u16(), status, "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn another_projects_ids_are_as_if_they_were_nobodys() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "mine" })).await;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let (webhook, token) = (
+        api.post("/v1/projects/mine/webhooks", simple("w")).await,
+        api.post("/v1/projects/mine/tokens", json!({})).await,
+    );
+    let nobodys = "00000000-0000-7000-8000-000000000000".to_owned();
+    for (method, path, id) in [
+        (Method::GET, "webhooks/{}", id(&webhook)),
+        (Method::PATCH, "webhooks/{}", id(&webhook)),
+        (Method::DELETE, "webhooks/{}", id(&webhook)),
+        (Method::GET, "webhooks/{}/revisions", id(&webhook)),
+        (Method::GET, "webhooks/{}/revisions/1", id(&webhook)),
+        (Method::GET, "tokens/{}", id(&token)),
+        (Method::DELETE, "tokens/{}", id(&token)),
+    ] {
+        let told = async |id: &str| {
+            let path = format!("/v1/projects/shop/{}", path.replace("{}", id));
+            let body = (method == Method::PATCH).then(|| json!({}));
+            let (status, mut answer) = api.call(method.clone(), &path, body).await;
+            answer["instance"] = Value::Null;
+            (status, answer)
+        };
+        let nobodys = told(&nobodys).await;
+        assert_eq!(nobodys.0, StatusCode::NOT_FOUND, "{method} {path}");
+        assert_eq!(told(&id).await, nobodys, "{method} {path}");
+    }
+    service.stop().await;
+}

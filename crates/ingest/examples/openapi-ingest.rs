@@ -1,0 +1,5 @@
+//! Prints the OpenAPI document of ingest, for `make openapi`.
+
+fn main() {
+    print!("{}", ingest::http::document());
+}
