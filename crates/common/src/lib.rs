@@ -19,4 +19,5 @@ pub mod render;
 pub mod service;
 pub mod sign;
 pub mod telemetry;
+pub mod template;
 pub mod token;

@@ -17,7 +17,7 @@ use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
-use common::render::{Rendered, render};
+use common::render::Rendered;
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits};
-use crate::request::{Error, Prepared, Requests};
+use crate::request::{Addressed, Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -163,9 +163,24 @@ impl Stage {
     }
 
     async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
-        let rendered = render(&due.event, &webhook.body, &webhook.project_name);
+        let mut body = Bytes::new();
         let made = match self.requests.prepare(webhook) {
-            Ok(prepared) => self.send(due, &prepared, &rendered).await,
+            Ok(prepared) => match prepared
+                .render(&due.event)
+                .and_then(|it| Ok((it, prepared.address(&due.event)?)))
+            {
+                Ok((rendered, addressed)) => {
+                    body = rendered.body.clone();
+                    self.send(due, &prepared, &addressed, &rendered).await
+                }
+                // The same event and the same definition would come to the same again.
+                Err(unsendable) => Ok(Made::failed(
+                    self.clock.now(),
+                    Outcome::FailedForGood,
+                    ErrorClass::Webhook,
+                    unsendable.to_string(),
+                )),
+            },
             // Refused like an address is: by what the webhook says, so it counts as its attempt.
             Err(Error::Url(refused)) => Ok(Made::failed(
                 self.clock.now(),
@@ -176,7 +191,7 @@ impl Stage {
             Err(error) => Err(error),
         };
         match made {
-            Ok(made) => self.finish(due, handed_out, Some((webhook, &rendered.body)), made),
+            Ok(made) => self.finish(due, handed_out, Some((webhook, &body)), made),
             Err(error) => {
                 // Ours or the operator's to put right, so it does not use up the receiver's attempts.
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
@@ -189,14 +204,20 @@ impl Stage {
         }
     }
 
-    async fn send(&self, due: &DeliveryDue, prepared: &Prepared, rendered: &Rendered) -> Result<Made, Error> {
+    async fn send(
+        &self,
+        due: &DeliveryDue,
+        prepared: &Prepared,
+        addressed: &Addressed<'_>,
+        rendered: &Rendered,
+    ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let headers = prepared.headers(&due.event, rendered, started_at.as_second())?;
+        let headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
         let begun = Instant::now();
         let answer = self
             .client
             .send(egress::Request {
-                target: &prepared.target,
+                target: &addressed.target,
                 headers,
                 body: rendered.body.clone(),
                 timeout: prepared.webhook.timeout,
