@@ -106,6 +106,13 @@ impl EventKey {
         jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
+    /// The id receivers see of an event that was made to try them: `test_` and 32 hexadecimal digits. Its key is a UUID
+    /// version 7 like any other's, its lower part being random: there is no message that it could be made of.
+    #[must_use]
+    pub fn test_event_id(self) -> String {
+        format!("test_{}", self.0.as_simple())
+    }
+
     /// The id receivers see where the producer gave none: `evt_` and 32 hexadecimal digits.
     #[must_use]
     pub fn derived_event_id(self) -> String {

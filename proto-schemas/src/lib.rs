@@ -1,4 +1,5 @@
-//! What crosses NATS: messages, subjects, streams, headers and ids, in one place.
+//! What crosses NATS: messages, subjects, streams, headers and ids, in one place; and, in [`catalogue`], what is known of
+//! events themselves.
 //!
 //! The `.proto` text under `proto/` is the contract; [`wire`] is what prost makes of it. The other modules are the
 //! checked types the services use: decoding refuses whatever a service could not act on, so no later stage has to ask
@@ -37,6 +38,7 @@ macro_rules! wire_enum {
 }
 pub(crate) use wire_enum;
 
+pub mod catalogue;
 pub mod definition;
 pub mod delivery;
 pub mod event;

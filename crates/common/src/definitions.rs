@@ -1,17 +1,18 @@
-//! What a data-plane service knows: every project, token and webhook, in memory, kept true by a watch on the CONFIG
-//! bucket.
+//! What a data-plane service knows: every project, token, webhook and event type, in memory, kept true by a watch on the
+//! CONFIG bucket.
 //!
 //! ingest and dispatcher read this and never Postgres. A change arrives as config-api publishes it, within
 //! milliseconds. While NATS is away the last state stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use opentelemetry::metrics::Gauge;
 use proto_schemas::DecodeError;
-use proto_schemas::definition::{Project, Token, Webhook};
+use proto_schemas::definition::{self, Project, SchemaCheck, Token, Webhook};
 use proto_schemas::event::Event;
 use proto_schemas::id::{ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
@@ -23,6 +24,10 @@ use crate::bus::{self, Bus, ConfigBucket};
 use crate::health::Health;
 use crate::model::{Filter, Pattern, filter};
 use crate::render::Expressions;
+
+mod event_types;
+
+pub use self::event_types::{EventType, Version};
 
 /// The readiness condition kept here.
 const READY: &str = "definitions";
@@ -37,7 +42,11 @@ pub struct Definitions {
     webhooks: papaya::HashMap<WebhookId, Arc<Webhook>>,
     subscribers: papaya::HashMap<ProjectId, Arc<[Subscriber]>>,
     event_attributes: papaya::HashMap<ProjectId, Arc<Expressions>>,
+    own_types: papaya::HashMap<ProjectId, Arc<EventTypes>>,
+    catalogues: papaya::HashMap<String, Arc<EventTypes>>,
 }
+
+type EventTypes = HashMap<String, Arc<EventType>>;
 
 /// A webhook and what its events are matched by.
 #[derive(Debug, Clone)]
@@ -99,6 +108,7 @@ impl Definitions {
         let watcher = Watcher {
             definitions: Arc::clone(&definitions),
             by_project: BTreeMap::new(),
+            types: BTreeMap::new(),
             loaded: Some(loaded),
             revision: opentelemetry::global::meter("posthaste")
                 .u64_gauge("posthaste_definitions_revision")
@@ -145,6 +155,28 @@ impl Definitions {
     pub fn subscribers(&self, project: ProjectId) -> Arc<[Subscriber]> {
         self.subscribers.pin().get(&project).cloned().unwrap_or_default()
     }
+
+    /// What events of this type are checked by, if the project has them checked: its own type, or else its catalogue's.
+    #[must_use]
+    pub fn event_type(&self, project: &Project, name: &str) -> Option<Arc<EventType>> {
+        if project.schema_check == SchemaCheck::Off {
+            return None;
+        }
+        let own = self.own_types.pin();
+        if let Some(found) = own.get(&project.id).and_then(|types| types.get(name)) {
+            return Some(Arc::clone(found));
+        }
+        let catalogues = self.catalogues.pin();
+        let types = catalogues.get(project.catalogue.as_ref()?)?;
+        types.get(name).cloned()
+    }
+}
+
+/// Whose event types.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Project(ProjectId),
+    Catalogue(String),
 }
 
 impl Definitions {
@@ -169,6 +201,7 @@ impl Definitions {
 struct Watcher {
     definitions: Arc<Definitions>,
     by_project: BTreeMap<ProjectId, BTreeMap<WebhookId, Subscriber>>,
+    types: BTreeMap<Owner, EventTypes>,
     /// Told once everything has been read; until then, the lists per project are not built.
     loaded: Option<oneshot::Sender<()>>,
     /// How far the bucket's changes are in force here; behind what the bucket says, this process is out of date.
@@ -246,10 +279,31 @@ impl Watcher {
                     self.list(project);
                 }
             }
-            // Nobody asks for schemas yet.
-            Key::EventType(..) | Key::CatalogueType(..) => {}
+            Key::EventType(project, _) => self.apply_type(Owner::Project(project), entry.value)?,
+            Key::CatalogueType(catalogue, _) => self.apply_type(Owner::Catalogue(catalogue), entry.value)?,
         }
         Ok(())
+    }
+
+    fn apply_type(&mut self, owner: Owner, value: Bytes) -> Result<(), DecodeError> {
+        let event_type = definition::EventType::decode(value)?;
+        let types = self.types.entry(owner.clone()).or_default();
+        match event_type.deleted {
+            true => drop(types.remove(&event_type.name)),
+            false => drop(types.insert(event_type.name.clone(), Arc::new(EventType::of(&event_type)))),
+        }
+        if self.loaded.is_none() {
+            self.list_types(&owner);
+        }
+        Ok(())
+    }
+
+    fn list_types(&self, owner: &Owner) {
+        let types = Arc::new(self.types.get(owner).cloned().unwrap_or_default());
+        match owner {
+            Owner::Project(project) => drop(self.definitions.own_types.pin().insert(*project, types)),
+            Owner::Catalogue(name) => drop(self.definitions.catalogues.pin().insert(name.clone(), types)),
+        }
     }
 
     fn list(&self, project: ProjectId) {
@@ -265,6 +319,9 @@ impl Watcher {
         let Some(loaded) = self.loaded.take() else { return };
         for project in self.by_project.keys() {
             self.list(*project);
+        }
+        for owner in self.types.keys() {
+            self.list_types(owner);
         }
         let _ = loaded.send(());
     }

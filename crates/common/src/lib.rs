@@ -5,6 +5,7 @@
 //! event, and [`egress`] is the only way out to a receiver.
 
 pub mod bus;
+pub mod catalogue;
 pub mod clock;
 pub mod config;
 pub mod crypto;
@@ -16,6 +17,7 @@ pub mod ledger;
 pub mod model;
 pub mod profile;
 pub mod render;
+pub mod schema;
 pub mod service;
 pub mod sign;
 pub mod telemetry;

@@ -10,7 +10,8 @@
 //! - [`access`]: who may do what
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`resolve`]: rows and profile → definition (pure)
-//! - [`relay`]: outbox → CONFIG
+//! - [`trials`]: requests made to try a webhook
+//! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -24,6 +25,7 @@ mod config;
 pub mod http;
 pub mod relay;
 pub mod resolve;
+pub mod trials;
 pub mod validate;
 
 use std::sync::Arc;
@@ -76,7 +78,7 @@ impl Service for ConfigApi {
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         let bucket = bus.config_bucket().await?;
-        let (relay, publication) = Relay::new(store.clone(), bucket, Arc::clone(&profiles));
+        let (relay, publication) = Relay::new(store.clone(), bus, bucket, Arc::clone(&profiles));
         admin_token::install(&store, &admin_token, context.clock.now()).await?;
         relay.drain().await?;
         relay.resync().await?;

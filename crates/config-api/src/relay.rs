@@ -1,4 +1,4 @@
-//! Outbox → CONFIG.
+//! Outbox → CONFIG and DELIVERIES.
 //!
 //! In come keys of definitions that have changed, committed to the outbox together with the change; out goes, for each,
 //! the definition as it then stands, to the CONFIG bucket. An entry is deleted in the transaction that read the
@@ -6,19 +6,24 @@
 //! harmless; none is lost. One relay at a time works, over all processes, so an older definition is never published
 //! after a newer one.
 //!
+//! Tests go the same way, after the definitions: out goes the duty to make one, to stream DELIVERIES. Published once more
+//! after a crash, it has the same message id, and its attempt the same identity, so it is recorded once.
+//!
 //! Besides, at start and every now and then, every definition is compared with what the bucket holds.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::bus::{self, ConfigBucket};
+use common::bus::{self, Bus, ConfigBucket};
 use common::profile::{Profile, Profiles};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use opentelemetry::metrics::Counter;
-use proto_schemas::id::{ProjectId, WebhookId};
+use proto_schemas::delivery::DeliveryDue;
+use proto_schemas::id::{EventKey, ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
-use store::{Connection, Store, outbox, projects, tokens, webhooks};
+use proto_schemas::subject;
+use store::{Connection, Store, outbox, projects, tests, tokens, webhook_health, webhooks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +60,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Relay {
     store: Store,
+    bus: Bus,
     bucket: ConfigBucket,
     profiles: Arc<Profiles>,
     wanted: Arc<watch::Sender<u64>>,
@@ -89,7 +95,7 @@ impl Publication {
 impl Relay {
     /// A relay, and what wakes it.
     #[must_use]
-    pub fn new(store: Store, bucket: ConfigBucket, profiles: Arc<Profiles>) -> (Self, Publication) {
+    pub fn new(store: Store, bus: Bus, bucket: ConfigBucket, profiles: Arc<Profiles>) -> (Self, Publication) {
         let wanted = Arc::new(watch::Sender::new(0));
         let (done, done_rx) = watch::channel(0);
         let published = opentelemetry::global::meter("config-api")
@@ -103,6 +109,7 @@ impl Relay {
         (
             Self {
                 store,
+                bus,
                 bucket,
                 profiles,
                 wanted,
@@ -154,14 +161,19 @@ impl Relay {
             after = last.id;
             let keys: Vec<Key> = entries.iter().filter_map(|entry| Key::parse(&entry.key)).collect();
             let definitions = self.definitions(&mut transaction, &keys).await?;
-            let found: HashSet<String> = definitions.iter().map(|(key, _)| key.to_text()).collect();
-            let ids: Vec<i64> = entries
+            let mut done: HashSet<String> = definitions.iter().map(|(key, _)| key.to_text()).collect();
+            let tests: Vec<EventKey> = entries
                 .iter()
-                .filter(|entry| found.contains(&entry.key))
-                .map(|entry| entry.id)
+                .filter_map(|entry| tests::of_outbox_key(&entry.key))
                 .collect();
             let count = entries.len();
             self.put(definitions).await?;
+            done.extend(self.hand_out(&mut transaction, &tests).await?);
+            let ids: Vec<i64> = entries
+                .iter()
+                .filter(|entry| done.contains(&entry.key))
+                .map(|entry| entry.id)
+                .collect();
             outbox::delete(&mut transaction, &ids).await?;
             transaction.commit().await?;
             if count < BATCH as usize {
@@ -241,6 +253,39 @@ impl Relay {
         Ok(count)
     }
 
+    /// Publishes the duties to make these tests; the keys of those that JetStream has stored. One that it does not take
+    /// stays in the outbox, and holds up no definition.
+    async fn hand_out(&self, connection: &mut Connection, ids: &[EventKey]) -> Result<Vec<String>, store::Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let duties = tests::duties(connection, ids).await?;
+        let stored = stream::iter(duties)
+            .map(|(id, due)| async move {
+                let stored = async {
+                    // What no release can read would stay for ever.
+                    let Ok(duty) = DeliveryDue::decode(due.clone().into()) else {
+                        return Ok(());
+                    };
+                    let subject = subject::delivery(duty.event.project, duty.webhook);
+                    let message_id = duty.attempt_ref().delivery_message_id();
+                    self.bus.publish_once(subject, &message_id, due).await?.stored().await?;
+                    Ok::<_, bus::Error>(())
+                };
+                match stored.await {
+                    Ok(()) => Some(tests::outbox_key(id)),
+                    Err(error) => {
+                        tracing::debug!(%error, test = %id, "a test waits in the outbox");
+                        None
+                    }
+                }
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .filter_map(|stored| async { stored })
+            .collect();
+        Ok(stored.await)
+    }
+
     async fn put(&self, definitions: Vec<(Key, Vec<u8>)>) -> Result<(), bus::Error> {
         let count = definitions.len() as u64;
         stream::iter(definitions)
@@ -293,12 +338,13 @@ impl Relay {
             }
         }
         if !webhook_ids.is_empty() {
+            let health = webhook_health::find(connection, &webhook_ids).await?;
             for webhook in webhooks::by_ids(connection, &webhook_ids).await? {
                 let Some(project) = projects.get(&webhook.project) else {
                     continue;
                 };
                 let Some(profile) = self.profile(project) else { continue };
-                let definition = resolve::webhook(&webhook, project, profile).encode();
+                let definition = resolve::webhook(&webhook, health.get(&webhook.id), project, profile).encode();
                 definitions.push((Key::Webhook(project.id, webhook.id), definition));
             }
         }

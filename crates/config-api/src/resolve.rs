@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use common::profile::Profile;
+use jiff::Timestamp;
 use proto_schemas::definition::{self, Body, RateLimit, SchemaCheck, Signature, WebhookState};
+use proto_schemas::id::EventKey;
 use store::projects::Project;
 use store::tokens::Token;
+use store::webhook_health::{Check, Health, StoppedState};
 use store::webhooks::{BodyKind, HeaderValue, Retry, Webhook};
 
 /// A project's definition.
@@ -40,7 +43,12 @@ pub fn token(token: &Token) -> definition::Token {
 /// A webhook's definition: what the webhook says, and where it says nothing, what its project's profile says. A deleted
 /// one stays a definition, so that deliveries that come late end with the right reason.
 #[must_use]
-pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> definition::Webhook {
+pub fn webhook(
+    webhook: &Webhook,
+    health: Option<&Health>,
+    project: &Project,
+    profile: &Profile,
+) -> definition::Webhook {
     let settings = &webhook.settings;
     definition::Webhook {
         id: webhook.id,
@@ -49,7 +57,7 @@ pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> defin
         name: webhook.name.clone(),
         revision: webhook.revision,
         deleted: webhook.deleted_at.is_some(),
-        state: state(webhook),
+        state: standing(webhook, health).state,
         url: webhook.url.clone(),
         events: webhook.events.clone(),
         headers: webhook
@@ -109,22 +117,73 @@ pub fn webhook(webhook: &Webhook, project: &Project, profile: &Profile) -> defin
     }
 }
 
-/// Where a webhook stands. The user alone moves it, by its switch.
+/// Where a webhook stands, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it stands.
+    pub state: WebhookState,
+    /// Why it gets no events, in one line; `None` where it does.
+    pub reason: Option<String>,
+    /// Since when, where that is known.
+    pub since: Option<Timestamp>,
+}
+
+/// Where a webhook stands: paused by its owner's switch; stopped by its deliveries, unless it was restarted since;
+/// pending until the endpoint check that it has to pass is passed; else active.
 #[must_use]
-pub fn state(webhook: &Webhook) -> WebhookState {
-    match webhook.active {
-        true => WebhookState::Active,
-        false => WebhookState::Paused,
+pub fn standing(webhook: &Webhook, health: Option<&Health>) -> Standing {
+    if !webhook.active {
+        return Standing {
+            state: WebhookState::Paused,
+            reason: Some("paused by its owner".to_owned()),
+            since: None,
+        };
+    }
+    let stopped = health
+        .and_then(|health| health.stopped.as_ref())
+        .filter(|stopped| webhook.restarted_at.is_none_or(|restart| stopped.at > restart));
+    if let Some(stopped) = stopped {
+        return Standing {
+            state: match stopped.state {
+                StoppedState::Failed => WebhookState::Failed,
+                StoppedState::Disabled => WebhookState::Disabled,
+            },
+            reason: Some(stopped.reason.clone()),
+            since: Some(stopped.at),
+        };
+    }
+    let Some(wanted) = webhook.check.map(EventKey::from_uuid) else {
+        return ACTIVE;
+    };
+    let made = health
+        .and_then(|health| health.check.as_ref())
+        .filter(|made| made.id == wanted);
+    let reason = match made {
+        Some(Check { error: None, .. }) => return ACTIVE,
+        Some(Check { error: Some(error), .. }) => format!("the endpoint check failed: {error}"),
+        None => "the endpoint check has not been made yet".to_owned(),
+    };
+    Standing {
+        state: WebhookState::Pending,
+        reason: Some(reason),
+        // The check's id tells when it was asked for.
+        since: Some(wanted.accepted_at()),
     }
 }
+
+const ACTIVE: Standing = Standing {
+    state: WebhookState::Active,
+    reason: None,
+    since: None,
+};
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use common::profile::Profiles;
-    use jiff::Timestamp;
     use proto_schemas::id::{ProjectId, WebhookId};
+    use store::webhook_health::Stopped;
     use store::webhooks::{Header, Settings};
     use uuid::Uuid;
 
@@ -174,7 +233,7 @@ mod tests {
 
     fn resolved(webhook: &Webhook, project: &Project) -> definition::Webhook {
         let profiles = Profiles::load(&common::profile::Config::default()).unwrap();
-        super::webhook(webhook, project, profiles.get(&project.profile).unwrap())
+        super::webhook(webhook, None, project, profiles.get(&project.profile).unwrap())
     }
 
     #[test]
@@ -226,6 +285,65 @@ mod tests {
         let definition = resolved(&webhook, &project);
         assert_eq!(definition.state, WebhookState::Paused);
         assert!(definition.deleted);
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn stopped(state: StoppedState, second: i64) -> Health {
+        Health {
+            stopped: Some(Stopped {
+                state,
+                reason: "so".to_owned(),
+                at: at(second),
+            }),
+            ..Health::default()
+        }
+    }
+
+    #[test]
+    fn what_stopped_a_webhook_holds_until_it_is_restarted() {
+        let (mut webhook, _) = rows();
+        for (state, expected) in [
+            (StoppedState::Failed, WebhookState::Failed),
+            (StoppedState::Disabled, WebhookState::Disabled),
+        ] {
+            webhook.restarted_at = Some(at(9));
+            let found = standing(&webhook, Some(&stopped(state, 10)));
+            assert_eq!(found.state, expected);
+            assert_eq!((found.reason.as_deref(), found.since), (Some("so"), Some(at(10))));
+            webhook.restarted_at = Some(at(10));
+            assert_eq!(standing(&webhook, Some(&stopped(state, 10))), ACTIVE);
+        }
+        webhook.active = false;
+        webhook.restarted_at = None;
+        let found = standing(&webhook, Some(&stopped(StoppedState::Failed, 10)));
+        assert_eq!(found.state, WebhookState::Paused, "the owner's switch comes first");
+    }
+
+    #[test]
+    fn a_webhook_is_pending_until_the_very_check_it_has_to_pass_is_passed() {
+        let (mut webhook, _) = rows();
+        let (wanted, other) = (EventKey::of_message(at(100), 1), EventKey::of_message(at(50), 1));
+        webhook.check = Some(wanted.as_uuid());
+        let checked = |id, error: Option<&str>| Health {
+            check: Some(Check {
+                id,
+                error: error.map(str::to_owned),
+            }),
+            ..Health::default()
+        };
+        let found = standing(&webhook, None);
+        assert_eq!((found.state, found.since), (WebhookState::Pending, Some(at(100))));
+        assert_eq!(standing(&webhook, Some(&checked(other, None))), found);
+        let failed = standing(&webhook, Some(&checked(wanted, Some("the receiver answered 404"))));
+        assert_eq!(failed.state, WebhookState::Pending);
+        assert_eq!(
+            failed.reason.as_deref(),
+            Some("the endpoint check failed: the receiver answered 404")
+        );
+        assert_eq!(standing(&webhook, Some(&checked(wanted, None))), ACTIVE);
     }
 
     #[test]

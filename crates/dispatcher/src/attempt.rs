@@ -1,11 +1,13 @@
 //! Makes one attempt: one message of stream DELIVERIES → one request → one ledger entry.
 //!
 //! In: `DeliveryDue`. Out: `AttemptFinished`, or `DeliveryDeferred` where no request was made because the webhook's lane
-//! has no room or its definition allows none just now.
+//! has no room or its definition allows none just now. A duty that is a trial is always made ([`trial`]).
 //!
 //! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
 //! the attempt once, marked as handed out twice. That is the only way a receiver gets a duplicate from here.
+
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
 use common::render::Rendered;
+use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
@@ -32,8 +35,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::classify;
-use crate::lanes::{Admission, Lanes, Limits};
-use crate::request::{Addressed, Error, Prepared, Requests};
+use crate::lanes::{Admission, Lanes, Limits, Own};
+use crate::request::{self, Addressed, Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -133,6 +136,9 @@ impl Stage {
             Ok(due) => due,
             Err(error) => return self.tell(&undecodable(&message, &error.to_string())).await,
         };
+        if let Some(trial) = &due.trial {
+            return self.work_trial(&due, trial, handed_out).await;
+        }
         let fact = match decide(handed_out, self.definitions.webhook(due.webhook)) {
             Step::Defer(reason, retry_in) => self.defer(&due, reason, retry_in),
             Step::End(class, error) => self.finish(
@@ -144,11 +150,12 @@ impl Stage {
             Step::Send(webhook) => {
                 let admission = tokio::select! {
                     biased;
-                    admission = self.lanes.enter(webhook.id) => admission,
+                    admission = self.lanes.enter(webhook.id, Own::from(&*webhook)) => admission,
                     () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 };
                 match admission {
                     Admission::Parked(wait) => self.defer(&due, "the webhook's lane is full", wait),
+                    Admission::Paced(wait) => self.defer(&due, "the webhook's rate limit is reached", wait),
                     Admission::Turn(turn) => {
                         let fact = self.attempt(&due, handed_out, &webhook).await;
                         let verdict = self.tell(&fact).await;
@@ -163,8 +170,12 @@ impl Stage {
     }
 
     async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+        let prepared = match due.trial {
+            None => self.requests.prepare(webhook),
+            Some(_) => self.requests.prepare_once(webhook),
+        };
         let mut body = Bytes::new();
-        let made = match self.requests.prepare(webhook) {
+        let made = match prepared {
             Ok(prepared) => match prepared
                 .render(&due.event)
                 .and_then(|it| Ok((it, prepared.address(&due.event)?)))
@@ -195,6 +206,9 @@ impl Stage {
             Err(error) => {
                 // Ours or the operator's to put right, so it does not use up the receiver's attempts.
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
+                if due.trial.is_some() {
+                    return self.unusable(due, handed_out, webhook);
+                }
                 self.defer(
                     due,
                     "the webhook's definition cannot be used by this service; see its log",
@@ -212,11 +226,15 @@ impl Stage {
         rendered: &Rendered,
     ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
+        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
+        if due.trial.is_some() {
+            headers.insert(request::TEST, HeaderValue::from_static("true"));
+        }
         let begun = Instant::now();
         let answer = self
             .client
             .send(egress::Request {
+                method: Method::POST,
                 target: &addressed.target,
                 headers,
                 body: rendered.body.clone(),

@@ -4,12 +4,17 @@
 //! its turn, unless it would have to wait too long, judged by how long the lane's requests take just now; then it is
 //! parked: it waits in Postgres, where it costs the others nothing, and is released as the lane drains. So a busy lane
 //! of a quick receiver never parks, however long its queue is, and the lane of a hanging one parks within moments.
+//!
+//! A webhook may have bounds of its own: fewer or more requests under way, and so many that may begin in a window of
+//! time. The latter holds for every stretch of time of that length, wherever it begins: within it requests go as they
+//! come. Both hold for one process; several dispatchers each have their own lanes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use proto_schemas::definition::{RateLimit, Webhook};
 use proto_schemas::id::WebhookId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -23,6 +28,36 @@ pub struct Limits {
     pub total: usize,
     /// Longest wait for a turn.
     pub patience: Duration,
+}
+
+/// What a webhook says of its own lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Own {
+    /// Requests under way at once; `None`: as [`Limits`] say.
+    pub max_in_flight: Option<usize>,
+    /// How many requests may begin in which time.
+    pub rate: Option<RateLimit>,
+}
+
+impl From<&Webhook> for Own {
+    fn from(webhook: &Webhook) -> Self {
+        Self {
+            max_in_flight: webhook
+                .max_in_flight
+                .map(|most| usize::try_from(most).unwrap_or(usize::MAX).max(1)),
+            rate: webhook.rate_limit,
+        }
+    }
+}
+
+/// How long it takes until one more request may begin, where the last ones began, or are to begin, at `starts`. Pure.
+#[must_use]
+pub fn pace(starts: &VecDeque<Instant>, now: Instant, rate: RateLimit) -> Duration {
+    let requests = usize::try_from(rate.requests).unwrap_or(usize::MAX).max(1);
+    match starts.len().checked_sub(requests).and_then(|first| starts.get(first)) {
+        Some(first) => (*first + rate.window).saturating_duration_since(now),
+        None => Duration::ZERO,
+    }
 }
 
 /// What a lane looks like when a delivery asks for its turn.
@@ -94,6 +129,8 @@ pub enum Admission {
     Turn(Turn),
     /// It is to wait in Postgres for about this long.
     Parked(Duration),
+    /// The same, because so many requests have begun as the webhook allows.
+    Paced(Duration),
 }
 
 impl Lanes {
@@ -114,18 +151,24 @@ impl Lanes {
     }
 
     /// Waits for a turn in the webhook's lane.
-    pub async fn enter(&self, webhook: WebhookId) -> Admission {
-        let lane = Arc::clone(self.lanes.pin().get_or_insert_with(webhook, || {
-            Arc::new(Lane {
-                limits: self.limits,
-                total_in_flight: Arc::clone(&self.total_in_flight),
-                state: Mutex::default(),
-            })
-        }));
+    pub async fn enter(&self, webhook: WebhookId, own: Own) -> Admission {
+        let lane = Arc::clone(
+            self.lanes
+                .pin()
+                .get_or_insert_with(webhook, || Arc::new(self.new_lane())),
+        );
         let turn = {
             let mut state = lane.lock();
-            match decide(lane.view(&state), self.limits) {
-                Decision::Go => return Admission::Turn(lane.begin(&mut state)),
+            state.own = own;
+            // Looked at before queueing, too: whoever cannot begin in time need not wait for its turn first.
+            let wait = own
+                .rate
+                .map_or(Duration::ZERO, |rate| pace(&state.starts, Instant::now(), rate));
+            if wait > self.limits.patience {
+                return Admission::Paced(wait);
+            }
+            match decide(lane.view(&state), lane.limits(&state)) {
+                Decision::Go => Ok(lane.begin(&mut state)),
                 Decision::Park(wait) => {
                     lane.evict(&mut state);
                     return Admission::Parked(wait);
@@ -133,12 +176,39 @@ impl Lanes {
                 Decision::Wait => {
                     let (call, turn) = oneshot::channel();
                     state.waiting.push_back(call);
-                    turn
+                    Err(turn)
                 }
             }
         };
-        // A lane outlives its waiters' calls; were one lost, waiting in Postgres is the answer that loses nothing.
-        turn.await.unwrap_or(Admission::Parked(self.limits.patience))
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(call) => match call.await {
+                Ok(Admission::Turn(turn)) => turn,
+                Ok(other) => return other,
+                // A lane outlives its waiters' calls; were one lost, waiting in Postgres is the answer that loses nothing.
+                Err(_) => return Admission::Parked(self.limits.patience),
+            },
+        };
+        match own.rate {
+            Some(rate) => turn.paced(rate, self.limits.patience).await,
+            None => Admission::Turn(turn),
+        }
+    }
+
+    /// A turn at once, for a request that is nobody's delivery: in a lane of its own, and one of all that are under way.
+    #[must_use]
+    pub fn aside(&self) -> Turn {
+        let lane = Arc::new(self.new_lane());
+        let mut state = lane.lock();
+        lane.begin(&mut state)
+    }
+
+    fn new_lane(&self) -> Lane {
+        Lane {
+            limits: self.limits,
+            total_in_flight: Arc::clone(&self.total_in_flight),
+            state: Mutex::default(),
+        }
     }
 }
 
@@ -158,6 +228,10 @@ struct State {
     in_flight: usize,
     mean: Duration,
     waiting: VecDeque<oneshot::Sender<Admission>>,
+    /// What the webhook said last.
+    own: Own,
+    /// When the last requests began, or are to begin: as many as its rate is judged by, oldest first.
+    starts: VecDeque<Instant>,
 }
 
 impl Lane {
@@ -177,6 +251,14 @@ impl Lane {
             waiting: state.waiting.len(),
             latency: state.mean.max(oldest),
             total_in_flight: self.total_in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The bounds of this lane.
+    fn limits(&self, state: &State) -> Limits {
+        Limits {
+            per_lane: state.own.max_in_flight.unwrap_or(self.limits.per_lane),
+            ..self.limits
         }
     }
 
@@ -214,7 +296,7 @@ impl Lane {
     /// Gives free turns to those who wait longest; returns those whose waiter is gone.
     fn call_next(self: &Arc<Self>, state: &mut State) -> Vec<Admission> {
         let mut unclaimed = Vec::new();
-        while state.in_flight < lane_limit(self.view(state), self.limits)
+        while state.in_flight < lane_limit(self.view(state), self.limits(state))
             && let Some(call) = state.waiting.pop_front()
         {
             let turn = self.begin(state);
@@ -230,7 +312,7 @@ impl Lane {
             let Some(waiting) = view.waiting.checked_sub(1) else {
                 return;
             };
-            let room = lane_limit(view, self.limits);
+            let room = lane_limit(view, self.limits(state));
             let wait = expected_wait(View { waiting, ..view }, room);
             if wait <= self.limits.patience {
                 return;
@@ -247,6 +329,35 @@ impl Lane {
 pub struct Turn {
     lane: Arc<Lane>,
     number: u64,
+}
+
+impl Turn {
+    /// Takes the next place that the rate has, and waits for it where that is not too long.
+    async fn paced(self, rate: RateLimit, patience: Duration) -> Admission {
+        let start = {
+            let mut state = self.lane.lock();
+            let now = Instant::now();
+            let wait = pace(&state.starts, now, rate);
+            match wait <= patience {
+                true => {
+                    state.starts.push_back(now + wait);
+                    let needed = usize::try_from(rate.requests).unwrap_or(usize::MAX).max(1);
+                    while state.starts.len() > needed {
+                        state.starts.pop_front();
+                    }
+                    Ok(now + wait)
+                }
+                false => Err(wait),
+            }
+        };
+        match start {
+            Ok(start) => {
+                tokio::time::sleep_until(start).await;
+                Admission::Turn(self)
+            }
+            Err(wait) => Admission::Paced(wait),
+        }
+    }
 }
 
 impl Drop for Turn {
@@ -297,9 +408,9 @@ mod tests {
     }
 
     async fn turn(lanes: &Lanes, n: u128) -> Turn {
-        match lanes.enter(webhook(n)).await {
+        match lanes.enter(webhook(n), Own::default()).await {
             Admission::Turn(turn) => turn,
-            Admission::Parked(wait) => panic!("parked for {wait:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -325,7 +436,9 @@ mod tests {
         let lanes = Arc::new(Lanes::new(LIMITS));
         let _hanging = (turn(&lanes, 1).await, turn(&lanes, 1).await);
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(matches!(lanes.enter(webhook(1)).await, Admission::Parked(wait) if wait > Duration::from_secs(1)));
+        assert!(
+            matches!(lanes.enter(webhook(1), Own::default()).await, Admission::Parked(wait) if wait > Duration::from_secs(1))
+        );
         let _quick = turn(&lanes, 2).await;
     }
 
@@ -336,12 +449,15 @@ mod tests {
         let waiting: Vec<_> = (0..5)
             .map(|_| {
                 let lanes = Arc::clone(&lanes);
-                tokio::spawn(async move { lanes.enter(webhook(1)).await })
+                tokio::spawn(async move { lanes.enter(webhook(1), Own::default()).await })
             })
             .collect();
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(matches!(lanes.enter(webhook(1)).await, Admission::Parked(_)));
+        assert!(matches!(
+            lanes.enter(webhook(1), Own::default()).await,
+            Admission::Parked(_)
+        ));
         for waiting in waiting {
             assert!(matches!(waiting.await.unwrap(), Admission::Parked(_)));
         }
@@ -364,5 +480,92 @@ mod tests {
         drop(held);
         drop(patient.await.unwrap());
         assert_eq!(lanes.in_flight(), 0);
+    }
+
+    const TWO_A_SECOND: RateLimit = RateLimit {
+        requests: 2,
+        window: Duration::from_secs(1),
+    };
+
+    #[test]
+    fn the_rate_is_judged_by_the_last_so_many_starts() {
+        let begin = Instant::now();
+        let starts = |millis: &[u64]| millis.iter().map(|ms| begin + Duration::from_millis(*ms)).collect();
+        let wait =
+            |past: &[u64], now| pace(&starts(past), begin + Duration::from_millis(now), TWO_A_SECOND).as_millis();
+        assert_eq!(wait(&[], 0), 0);
+        assert_eq!(wait(&[0], 0), 0);
+        assert_eq!(wait(&[0, 100], 100), 900);
+        assert_eq!(wait(&[0, 100, 1000], 1050), 50);
+        assert_eq!(wait(&[0, 100], 5000), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_no_stretch_of_time_do_more_requests_begin_than_the_webhook_allows() {
+        let lanes = Lanes::new(LIMITS);
+        let own = Own {
+            rate: Some(TWO_A_SECOND),
+            ..Own::default()
+        };
+        let mut begun = Vec::new();
+        for _ in 0..9 {
+            match lanes.enter(webhook(1), own).await {
+                Admission::Turn(turn) => drop(turn),
+                other => panic!("{other:?}"),
+            }
+            begun.push(Instant::now());
+        }
+        for three in begun.windows(3) {
+            assert!(three[2] - three[0] >= TWO_A_SECOND.window, "{three:?}");
+        }
+        assert_eq!(begun[1], begun[0], "within the window they go as they come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_for_the_rate_waits_in_postgres() {
+        let lanes = Lanes::new(LIMITS);
+        let own = Own {
+            rate: Some(RateLimit {
+                requests: 1,
+                window: Duration::from_secs(60),
+            }),
+            ..Own::default()
+        };
+        assert!(matches!(lanes.enter(webhook(1), own).await, Admission::Turn(_)));
+        assert!(
+            matches!(lanes.enter(webhook(1), own).await, Admission::Paced(wait) if wait == Duration::from_secs(60))
+        );
+        assert!(matches!(lanes.enter(webhook(2), own).await, Admission::Turn(_)));
+        assert_eq!(lanes.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_webhooks_own_bound_holds_instead_of_the_usual_one() {
+        let lanes = Arc::new(Lanes::new(LIMITS));
+        let own = Own {
+            max_in_flight: Some(1),
+            ..Own::default()
+        };
+        let Admission::Turn(first) = lanes.enter(webhook(1), own).await else {
+            panic!("no turn")
+        };
+        let second = tokio::spawn({
+            let lanes = Arc::clone(&lanes);
+            async move { lanes.enter(webhook(1), own).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        assert!(matches!(second.await.unwrap(), Admission::Turn(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_aside_is_had_at_once_and_counted() {
+        let lanes = Arc::new(Lanes::new(LIMITS));
+        let _hanging = (turn(&lanes, 1).await, turn(&lanes, 1).await);
+        let aside = lanes.aside();
+        assert_eq!(lanes.in_flight(), 3);
+        drop(aside);
+        assert_eq!(lanes.in_flight(), 2);
     }
 }

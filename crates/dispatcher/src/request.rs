@@ -188,6 +188,12 @@ impl Prepared {
         Subject::new(event, &self.webhook.project_name, &self.webhook.options)
     }
 
+    /// The headers of an endpoint check: the webhook's own.
+    #[must_use]
+    pub fn check_headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+
     /// The headers of one request, signature included. `timestamp` is the attempt's, in seconds since 1970.
     ///
     /// # Errors
@@ -262,6 +268,8 @@ fn same_origin(a: &Target, b: &Target) -> bool {
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// Marks the request of a test; no header of a webhook's own begins like this.
+pub const TEST: HeaderName = HeaderName::from_static("posthaste-test");
 /// W3C Trace Context §3.2.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
@@ -298,5 +306,13 @@ impl Requests {
         let made = Arc::new(Prepared::of(webhook, &self.keys, &self.guard)?);
         prepared.insert(webhook.id, Arc::clone(&made));
         Ok(made)
+    }
+
+    /// The same of a definition that may never be seen again.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn prepare_once(&self, webhook: &Arc<Webhook>) -> Result<Arc<Prepared>, Error> {
+        Prepared::of(webhook, &self.keys, &self.guard).map(Arc::new)
     }
 }

@@ -34,6 +34,8 @@ pub enum Reason {
     Time,
     /// The attributes are not a small object of strings.
     Attributes,
+    /// The schema of its type refuses it.
+    Schema,
     /// Our own fault: working on it ended the process, or a check, again and again.
     Poison,
 }
@@ -52,6 +54,7 @@ impl Reason {
             Self::EventId => "event_id",
             Self::Time => "time",
             Self::Attributes => "attributes",
+            Self::Schema => "schema",
             Self::Poison => "poison",
         }
     }

@@ -1,7 +1,8 @@
 //! Fans events out: one message of stream EVENTS → a duty per webhook (stream DELIVERIES) and a ledger entry.
 //!
 //! In: what producers published. Out: `DeliveryDue` for every webhook that wants the event, and one `EventAccepted` that
-//! says who it is owed to and who was skipped and why; or one `EventRejected`.
+//! says who it is owed to and who was skipped and why; or one `EventRejected`, where it is no event, or the schema of its
+//! type refuses it and the project wants that to count.
 //!
 //! Guarantee: the message is acked only after JetStream has acked everything it causes. A crash here hands the message
 //! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
@@ -20,7 +21,7 @@ use futures::TryFutureExt as _;
 use futures::future::{try_join, try_join_all};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::WebhookState;
+use proto_schemas::definition::{Project, SchemaCheck, WebhookState};
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
@@ -29,6 +30,7 @@ use proto_schemas::subject;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Reason, Rejection};
+use crate::schema_check;
 
 /// A message that was handed out this often without an end is set aside: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -132,14 +134,14 @@ impl FanOut {
     /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         // Decided once: what is published again after a failure must be what was published before it.
-        let outcome = self.decide(&message).map(|event| {
+        let outcome = self.decide(&message).map(|(event, warnings)| {
             let matched = decide(&event, &self.definitions.subscribers(event.project));
-            (event, matched)
+            (event, matched, warnings)
         });
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
-                Ok((event, matched)) => self.publish(event, matched).await,
+                Ok((event, matched, warnings)) => self.publish(event, matched, warnings).await,
                 Err(rejection) => self.reject(&message, rejection).await,
             };
             let Err(error) = stored else { return Verdict::Done };
@@ -151,7 +153,8 @@ impl FanOut {
         }
     }
 
-    fn decide(&self, message: &Message) -> Result<Event, Rejection> {
+    /// The event, and what its type has against it where that does not keep it out.
+    fn decide(&self, message: &Message) -> Result<(Event, Vec<String>), Rejection> {
         let poison = |detail: String| Rejection {
             reason: Reason::Poison,
             detail,
@@ -165,15 +168,36 @@ impl FanOut {
         let project = subject::parse_event(&message.subject).and_then(|(project, _)| self.definitions.project(project));
         catch_unwind(AssertUnwindSafe(|| {
             let mut event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
-            if let (Some(project), Some(expressions)) = (&project, self.definitions.event_attributes(event.project)) {
-                add_attributes(&mut event, &project.name, &expressions);
-            }
-            Ok(event)
+            let warnings = match &project {
+                Some(project) => {
+                    if let Some(expressions) = self.definitions.event_attributes(project.id) {
+                        add_attributes(&mut event, &project.name, &expressions);
+                    }
+                    self.check(project, &event)?
+                }
+                None => Vec::new(),
+            };
+            Ok((event, warnings))
         }))
         .unwrap_or_else(|_| Err(poison("checking it ended in a panic; see the log".to_owned())))
     }
 
-    async fn publish(&self, event: &Event, matched: &Matched) -> Result<(), Unstored> {
+    fn check(&self, project: &Project, event: &Event) -> Result<Vec<String>, Rejection> {
+        let Some(event_type) = self.definitions.event_type(project, &event.event_type) else {
+            return Ok(Vec::new());
+        };
+        let data = event.is_json().then_some(event.payload.as_ref());
+        let faults = schema_check::faults(&event_type, &event.attributes, data);
+        match project.schema_check {
+            SchemaCheck::Reject if !faults.is_empty() => Err(Rejection::new(
+                Reason::Schema,
+                schema_check::detail(&event.event_type, &faults),
+            )),
+            _ => Ok(faults.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    async fn publish(&self, event: &Event, matched: &Matched, warnings: &[String]) -> Result<(), Unstored> {
         let mut deliveries = Vec::with_capacity(matched.owed.len());
         for webhook in &matched.owed {
             let attempt = AttemptRef {
@@ -198,7 +222,7 @@ impl FanOut {
             event: event.clone(),
             owed: matched.owed.clone(),
             skipped: matched.skipped.clone(),
-            warnings: Vec::new(),
+            warnings: warnings.to_vec(),
         });
         let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
         try_join(

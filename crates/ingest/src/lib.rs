@@ -5,6 +5,7 @@
 //! deliveries.
 //!
 //! - [`accept`]: message → event, or the reason why not (pure)
+//! - [`schema_check`]: what an event's type has against it (pure)
 //! - [`fan_out`]: event → deliveries and ledger entry
 //! - [`http`]: the HTTP way in
 
@@ -13,6 +14,7 @@ pub mod cloudevents;
 pub mod config;
 pub mod fan_out;
 pub mod http;
+pub mod schema_check;
 
 use std::sync::Arc;
 

@@ -22,4 +22,22 @@ pub struct Config {
     #[arg(long, env = "POSTHASTE_RESCUE_AFTER", value_name = "TIME", default_value = "5m",
         value_parser = common::config::duration, help_heading = "Releases")]
     pub rescue_after: Duration,
+    /// When a delivery has been missing for this long, neither on record nor in the pipe, make it due again.
+    // Long enough that somebody who is called can still see what happened.
+    #[arg(long, env = "POSTHASTE_REPAIR_AFTER", value_name = "TIME", default_value = "10m",
+        value_parser = common::config::duration, help_heading = "Releases")]
+    pub repair_after: Duration,
+    /// How long events, attempts and dead deliveries are kept; whole days (UTC) leave together.
+    #[arg(long, env = "POSTHASTE_RETENTION", value_name = "TIME", default_value = "30d",
+        value_parser = retention, help_heading = "Record")]
+    pub retention: Duration,
+}
+
+/// At least a day, or today's record would leave under the recorder's hands.
+fn retention(text: &str) -> Result<Duration, String> {
+    let keep = common::config::duration(text)?;
+    match keep >= Duration::from_secs(24 * 3600) {
+        true => Ok(keep),
+        false => Err("the record is kept for at least a day (1d)".to_owned()),
+    }
 }

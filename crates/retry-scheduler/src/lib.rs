@@ -1,26 +1,32 @@
 //! Keeps the record, and decides what happens next.
 //!
-//! Works stream LEDGER off into Postgres, and is the only one that writes what it holds of events, attempts and
-//! deliveries. What failed is tried again when its webhook's ladder says so; what found no room waits here for it.
+//! Works stream LEDGER off into Postgres, and is the only one that writes what it holds of events, attempts,
+//! deliveries and webhooks' health. What failed is tried again when its webhook's ladder says so; what found no room waits here for it.
 //!
 //! - [`record`]: ledger entries → rows
 //! - [`next_step`]: an attempt → what follows from it (pure)
+//! - [`health`]: attempts → how a webhook's deliveries go, and whether that stops it (pure)
 //! - [`release`]: rows that are due → stream DELIVERIES
 //! - [`rescue`]: released deliveries that got lost → due again
+//! - [`reconcile`]: proves that every delivery owed is accounted for
+//! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
 
 mod catch_up;
 pub mod config;
+pub mod health;
 pub mod metrics;
 pub mod next_step;
 mod observe;
 pub mod partitions;
 pub mod patience;
+pub mod reconcile;
 pub mod record;
 pub mod release;
 pub mod rescue;
+pub mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +47,11 @@ use self::metrics::Metrics;
 use self::observe::Observer;
 use self::partitions::Partitions;
 use self::patience::Patience;
+use self::reconcile::Reconciler;
 use self::record::{BATCH, LINGER, Recorder};
 use self::release::Releaser;
 use self::rescue::Rescuer;
+use self::retention::Retention;
 
 /// Ledger entries held at once: one batch being written, and the next.
 const MAX_HELD: usize = BATCH;
@@ -137,12 +145,28 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let reconciler = Reconciler {
+            store: store.clone(),
+            bus: bus.clone(),
+            clock: clock.clone(),
+            wake: Arc::clone(&wake),
+            repair_after: config.repair_after,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
         let rescuer = Rescuer {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
             wake,
             doubt_after: config.rescue_after,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
+        let retention = Retention {
+            store: store.clone(),
+            clock: clock.clone(),
+            keep: config.retention,
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
@@ -172,6 +196,16 @@ impl Service for RetryScheduler {
         let end = stop.clone();
         stages.spawn(async move {
             rescuer.run(&end).await;
+            Ok(())
+        });
+        let end = stop.clone();
+        stages.spawn(async move {
+            reconciler.run(&end).await;
+            Ok(())
+        });
+        let end = stop.clone();
+        stages.spawn(async move {
+            retention.run(&end).await;
             Ok(())
         });
         let end = stop.clone();

@@ -22,6 +22,10 @@ pub struct Metrics {
     rescued: Counter<u64>,
     pending: Gauge<u64>,
     due_lag: Gauge<f64>,
+    missing: Gauge<u64>,
+    unchecked: Gauge<f64>,
+    repaired: Counter<u64>,
+    expired: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -65,6 +69,25 @@ impl Default for Metrics {
                 .with_unit("s")
                 .with_description("For how long the delivery that is longest due has waited to be released")
                 .build(),
+            missing: meter
+                .u64_gauge("posthaste_reconciliation_difference")
+                .with_description(
+                    "Deliveries owed that are in no state: neither on record nor in the pipe; 0 unless one got lost",
+                )
+                .build(),
+            unchecked: meter
+                .f64_gauge("posthaste_reconciliation_lag")
+                .with_unit("s")
+                .with_description("Age of the oldest event whose deliveries have not been accounted for")
+                .build(),
+            expired: counter(
+                "posthaste_deliveries_expired",
+                "Deliveries, dead or waiting, that left the record with their event's day",
+            ),
+            repaired: counter(
+                "posthaste_deliveries_repaired",
+                "Missing deliveries that were made due again",
+            ),
         }
     }
 }
@@ -93,6 +116,20 @@ impl Metrics {
 
     pub(crate) fn rescued(&self, deliveries: u64) {
         self.rescued.add(deliveries, &[]);
+    }
+
+    pub(crate) fn reconciled(&self, missing: u64, checked_to: Timestamp, now: Timestamp) {
+        self.missing.record(missing, &[]);
+        let lag = now.duration_since(checked_to).as_secs_f64();
+        self.unchecked.record(lag.max(0.0), &[]);
+    }
+
+    pub(crate) fn expired(&self, deliveries: u64) {
+        self.expired.add(deliveries, &[]);
+    }
+
+    pub(crate) fn repaired(&self, deliveries: u64) {
+        self.repaired.add(deliveries, &[]);
     }
 
     pub(crate) fn pending(&self, counts: &[Count], now: Timestamp) {

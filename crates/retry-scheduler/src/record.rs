@@ -14,6 +14,10 @@
 //! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
 //!   That makes the order within a batch immaterial, too.
 //! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.
+//! - A webhook's failures are counted under a lock on its row, and only by attempts that were not on record before.
+//!
+//! A webhook that its failures stop ([`crate::health`]) is noted in the outbox, from where config-api's relay brings its
+//! state to ingest and dispatcher.
 //!
 //! One thing two recorders can do between them that neither would alone: park a delivery that is, in the same instant,
 //! recorded as made (both facts exist where a dispatcher died after telling the first). [`crate::release`] looks at the
@@ -27,16 +31,19 @@ use common::bus::{Message, Verdict};
 use common::clock::Clock;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use proto_schemas::id::AttemptRef;
+use proto_schemas::delivery::TrialKind;
+use proto_schemas::id::{AttemptRef, WebhookId};
 use proto_schemas::ledger::{AttemptFinished, DeliveryDeferred, EventAccepted, EventRejected, Fact, Outcome};
-use store::attempts::{AttemptKey, NewAttempt};
+use proto_schemas::stream::config_key::Key;
+use store::attempts::{Added, AttemptKey, NewAttempt};
 use store::partitions::day;
 use store::pending_deliveries::{Parking, Step};
 use store::poisoned_entries::PoisonedEntry;
-use store::{Error, Store};
+use store::{Connection, Error, Store};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::health::{self, News};
 use crate::metrics::Metrics;
 use crate::next_step::{self, NextStep, later};
 use crate::partitions::Partitions;
@@ -162,6 +169,7 @@ impl Recorder {
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
         let deferred = rows.deferred.len();
         store::pending_deliveries::park(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        rows.note_health(&mut transaction, &added).await?;
         transaction.commit().await?;
 
         // A delivery is due, or a parked one may follow one that is done. A newly parked one waits for a second at least.
@@ -221,6 +229,8 @@ impl Recorder {
 
     async fn end_delivery(&self, fact: Option<&Fact>, reason: &str) -> Result<(), Error> {
         let (attempt, delivered) = match fact {
+            // A trial is no delivery.
+            Some(Fact::AttemptFinished(fact)) if fact.trial.is_some() => return Ok(()),
             Some(Fact::AttemptFinished(fact)) => (fact.attempt, fact.outcome == Outcome::Delivered),
             Some(Fact::DeliveryDeferred(fact)) => (fact.attempt, false),
             Some(Fact::EventAccepted(_) | Fact::EventRejected(_)) | None => return Ok(()),
@@ -266,6 +276,9 @@ struct Rows<'a> {
     attempts: Vec<NewAttempt<'a>>,
     /// What follows from those attempts that failed, if they are news.
     steps: HashMap<AttemptKey, Step>,
+    /// Those attempts, and endpoint checks whatever they came to.
+    failed: HashMap<AttemptKey, &'a AttemptFinished>,
+    checks: Vec<&'a AttemptFinished>,
     /// Attempts that delivered and may have a pending row to be removed.
     delivered: Vec<AttemptRef>,
     deferred: Vec<Parking>,
@@ -286,6 +299,16 @@ impl<'a> Rows<'a> {
     }
 
     fn attempt(&mut self, fact: &'a AttemptFinished, now: Timestamp) {
+        if let Some(kind) = fact.trial {
+            self.attempts.push(NewAttempt {
+                fact,
+                next_attempt_at: None,
+            });
+            if kind == TrialKind::Check {
+                self.checks.push(fact);
+            }
+            return;
+        }
         let (reason, due_at) = match next_step::decide(fact, now) {
             NextStep::Settled => {
                 if may_be_pending(fact) {
@@ -306,6 +329,7 @@ impl<'a> Rows<'a> {
         });
         // Of two entries about one attempt the first goes on record.
         let key = AttemptKey::from(&fact.attempt);
+        self.failed.entry(key).or_insert(fact);
         self.steps.entry(key).or_insert(Step {
             after: fact.attempt,
             reason,
@@ -319,6 +343,43 @@ impl<'a> Rows<'a> {
             reason: fact.reason.clone(),
             due_at: later(now, fact.retry_in.clamp(PARKED_MIN, PARKED_MAX)),
         });
+    }
+
+    /// Notes how the deliveries of the batch's webhooks go, by the attempts that are news. Comes last, since the rows of
+    /// busy webhooks are what recorders wait for each other about.
+    async fn note_health(&self, connection: &mut Connection, added: &Added) -> Result<(), Error> {
+        let mut news: HashMap<WebhookId, News<'_>> = HashMap::new();
+        for (webhook, delivered_at) in &added.delivered {
+            news.entry(*webhook).or_default().delivered_at = Some(*delivered_at);
+        }
+        for fact in added.failed.iter().filter_map(|key| self.failed.get(key)) {
+            news.entry(fact.attempt.webhook).or_default().failed.push(fact);
+        }
+        // Whether these are news can be told by what is noted.
+        for fact in &self.checks {
+            news.entry(fact.attempt.webhook).or_default().checks.push(fact);
+        }
+        let webhooks: Vec<WebhookId> = news.keys().copied().collect();
+        let known = store::webhook_health::find(connection, &webhooks).await?;
+        news.retain(|webhook, news| news.matters(known.get(webhook)));
+        let webhooks: Vec<WebhookId> = news.keys().copied().collect();
+
+        let (mut rows, mut moved) = (Vec::with_capacity(webhooks.len()), Vec::new());
+        for locked in store::webhook_health::lock(connection, &webhooks).await? {
+            let news = news.remove(&locked.webhook).unwrap_or_default();
+            let (health, is_moved) = health::decide(&locked, news);
+            if is_moved {
+                moved.push(Key::Webhook(locked.project, locked.webhook).to_text());
+            }
+            if health != locked.health {
+                rows.push((locked.webhook, health));
+            }
+        }
+        store::webhook_health::write(connection, &rows).await?;
+        if !moved.is_empty() {
+            store::outbox::append(connection, &moved).await?;
+        }
+        Ok(())
     }
 
     /// The days whose partitions are needed.

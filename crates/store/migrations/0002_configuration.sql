@@ -33,16 +33,16 @@ CREATE TABLE event_types (
     PRIMARY KEY (project_id, name, version)
 );
 
--- Requests made to try a webhook. What became of one is its attempt, (event_key, target, 0, 1).
+-- Requests made to try a webhook. What became of one is its attempt, (id, target, 0, 1).
 CREATE TABLE tests (
+    -- The key of its event, too.
     id uuid PRIMARY KEY,
     project_id uuid NOT NULL REFERENCES projects ON DELETE CASCADE,
     kind text NOT NULL CHECK (kind IN ('test', 'check')),
     -- Null: it tries a definition that is not stored.
     webhook_id uuid REFERENCES webhooks ON DELETE CASCADE,
-    -- The webhook's id, or one of the test's own.
+    -- The webhook's id, or the test's own.
     target uuid NOT NULL,
-    event_key uuid NOT NULL,
     event_type text NOT NULL,
     -- The duty, as it goes to dispatcher. What is secret in it is sealed.
     due bytea NOT NULL,
@@ -72,18 +72,19 @@ ALTER TABLE events ADD COLUMN warnings text[] NOT NULL DEFAULT '{}';
 ALTER TABLE attempts ADD COLUMN trial text;
 
 -- How a webhook's deliveries go. What stops a webhook here is brought to ingest and dispatcher by config-api's relay:
--- the row's change is noted in the outbox in the same transaction.
+-- the row's change is noted in the outbox in the same transaction. A row for a webhook that has had attempts.
 CREATE TABLE webhook_health (
     webhook_id uuid PRIMARY KEY,
     -- Failed attempts since the last delivered one, or since the restart.
     failures_in_a_row integer NOT NULL DEFAULT 0,
+    -- When an attempt ended so. The former is not written anew for a while, lest every batch rewrite a busy webhook's row.
     last_delivered_at timestamptz,
     last_failed_at timestamptz,
     -- failed: too many failures in a row · disabled: the receiver said that it is gone. Null: it was never stopped.
     stopped_state text CHECK (stopped_state IN ('failed', 'disabled')),
     stopped_reason text,
     stopped_at timestamptz,
-    -- The last endpoint check that was made, and what was wrong; a null error is a check passed.
+    -- The last endpoint check that the webhook had to pass, and what was wrong; a null error is a check passed.
     check_id uuid,
     check_error text
 );

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use proto_schemas::delivery::TrialKind;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::ledger::{AttemptFinished, Outcome};
 use time::OffsetDateTime;
@@ -48,6 +49,8 @@ pub struct Added {
     pub rows: u64,
     /// Those of them that did not deliver.
     pub failed: Vec<AttemptKey>,
+    /// The webhooks that others of them, trials left out, delivered to, and when the last of these ended.
+    pub delivered: Vec<(WebhookId, Timestamp)>,
 }
 
 /// Adds the attempts that are not there yet. Of two with one key the first stays.
@@ -68,34 +71,37 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
     for new in &attempts {
         columns.push(*new);
     }
-    // A batch is mostly deliveries that succeeded, and nobody asks for those: only the others come back. The first row
-    // is always there and holds the count.
+    // A batch is mostly deliveries that succeeded: of those only each webhook's last comes back. The first row is always
+    // there and holds the count.
     let rows = sqlx::query!(
         r#"-- attempts::insert
          WITH added AS (
              INSERT INTO attempts (event_key, webhook_id, run, attempt, project_id, event_id, event_type,
                                    webhook_revision, started_at, duration_us, outcome, status, error_class, error,
                                    next_attempt_at, response_headers, response_body, response_truncated,
-                                   request_sha256, handed_out)
+                                   request_sha256, handed_out, trial)
              SELECT row.event_key, row.webhook_id, row.run, row.attempt, row.project_id, row.event_id, row.event_type,
                     row.webhook_revision, row.started_at, row.duration_us, row.outcome, row.status, row.error_class,
                     row.error, row.next_attempt_at, row.response_headers::jsonb, row.response_body,
-                    row.response_truncated, row.request_sha256, row.handed_out
+                    row.response_truncated, row.request_sha256, row.handed_out, row.trial
              FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::uuid[], $6::text[], $7::text[],
                          $8::bigint[], $9::timestamptz[], $10::integer[], $11::text[], $12::smallint[], $13::text[],
                          $14::text[], $15::timestamptz[], $16::text[], $17::bytea[], $18::boolean[], $19::bytea[],
-                         $20::integer[])
+                         $20::integer[], $21::text[])
                   AS row (event_key, webhook_id, run, attempt, project_id, event_id, event_type, webhook_revision,
                           started_at, duration_us, outcome, status, error_class, error, next_attempt_at,
-                          response_headers, response_body, response_truncated, request_sha256, handed_out)
+                          response_headers, response_body, response_truncated, request_sha256, handed_out, trial)
              ON CONFLICT DO NOTHING
-             RETURNING event_key, webhook_id, run, attempt, outcome
+             RETURNING event_key, webhook_id, run, attempt, outcome, trial, started_at, duration_us
          )
          SELECT count(*) AS "rows!", NULL::uuid AS event_key, NULL::uuid AS webhook_id, NULL::integer AS run,
-                NULL::integer AS attempt
+                NULL::integer AS attempt, NULL::timestamptz AS delivered_at
          FROM added
          UNION ALL
-         SELECT 0, event_key, webhook_id, run, attempt FROM added WHERE outcome <> 'delivered'"#,
+         SELECT 0, event_key, webhook_id, run, attempt, NULL FROM added WHERE outcome <> 'delivered'
+         UNION ALL
+         SELECT 0, NULL, webhook_id, NULL, NULL, max(started_at + duration_us * interval '1 microsecond')
+         FROM added WHERE outcome = 'delivered' AND trial IS NULL GROUP BY webhook_id"#,
         &columns.events,
         &columns.webhooks,
         &columns.runs,
@@ -116,6 +122,7 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
         &columns.response_truncated,
         &columns.request_digests as _,
         &columns.handed_out,
+        &columns.trials as _,
     )
     .fetch_all(connection)
     .await?;
@@ -127,6 +134,11 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
             (row.event_key, row.webhook_id, row.run, row.attempt)
         {
             added.failed.push(attempt_key(event, webhook, run, attempt));
+        }
+        if let (Some(webhook), Some(delivered_at)) = (row.webhook_id, row.delivered_at) {
+            added
+                .delivered
+                .push((WebhookId::from_uuid(webhook), from_sql(delivered_at)));
         }
     }
     Ok(added)
@@ -155,6 +167,7 @@ struct Columns<'a> {
     response_truncated: Vec<bool>,
     request_digests: Vec<&'a [u8]>,
     handed_out: Vec<i32>,
+    trials: Vec<Option<&'static str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -188,6 +201,7 @@ impl<'a> Columns<'a> {
         self.response_truncated.push(fact.response_truncated);
         self.request_digests.push(&fact.request_sha256);
         self.handed_out.push(counter(fact.handed_out));
+        self.trials.push(fact.trial.map(TrialKind::as_str));
     }
 }
 

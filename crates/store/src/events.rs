@@ -37,17 +37,17 @@ pub async fn insert(connection: &mut Connection, facts: &[&EventAccepted]) -> Re
     let inserted = sqlx::query!(
         "-- events::insert
          INSERT INTO events (key, id, project_id, type, occurred_at, accepted_at, attributes, content_type, payload,
-                             traceparent, owed, skipped, skip_reasons)
+                             traceparent, owed, skipped, skip_reasons, warnings)
          SELECT row.key, row.id, row.project_id, row.type, row.occurred_at, row.accepted_at, row.attributes::jsonb,
                 row.content_type, row.payload, row.traceparent,
                 ($11::uuid[])[row.owed_from:row.owed_to], ($12::uuid[])[row.skipped_from:row.skipped_to],
-                string_to_array(row.skip_reasons, ',')
+                string_to_array(row.skip_reasons, ','), ($18::text[])[row.warnings_from:row.warnings_to]
          FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
                      $8::text[], $9::bytea[], $10::text[], $13::integer[], $14::integer[], $15::integer[],
-                     $16::integer[], $17::text[])
+                     $16::integer[], $17::text[], $19::integer[], $20::integer[])
               AS row (key, id, project_id, type, occurred_at, accepted_at, attributes,
                       content_type, payload, traceparent, owed_from, owed_to, skipped_from,
-                      skipped_to, skip_reasons)
+                      skipped_to, skip_reasons, warnings_from, warnings_to)
          ON CONFLICT DO NOTHING",
         &columns.keys,
         &columns.ids as _,
@@ -66,6 +66,9 @@ pub async fn insert(connection: &mut Connection, facts: &[&EventAccepted]) -> Re
         &columns.skipped.from,
         &columns.skipped.to,
         &columns.skip_reasons,
+        &columns.warnings.all as _,
+        &columns.warnings.from,
+        &columns.warnings.to,
     )
     .execute(connection)
     .await?;
@@ -85,10 +88,11 @@ struct Columns<'a> {
     content_types: Vec<Cow<'a, str>>,
     payloads: Vec<&'a [u8]>,
     traceparents: Vec<Cow<'a, str>>,
-    owed: Slices,
-    skipped: Slices,
+    owed: Slices<Uuid>,
+    skipped: Slices<Uuid>,
     /// Joined by commas: the words are of a closed list and hold none.
     skip_reasons: Vec<String>,
+    warnings: Slices<Cow<'a, str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -109,21 +113,31 @@ impl<'a> Columns<'a> {
             .push(fact.skipped.iter().map(|(webhook, _)| webhook.as_uuid()));
         let reasons: Vec<_> = fact.skipped.iter().map(|(_, reason)| reason.as_str()).collect();
         self.skip_reasons.push(reasons.join(","));
+        self.warnings.push(fact.warnings.iter().map(|warning| text(warning)));
     }
 }
 
 /// An array per row cannot be unnested; each row takes its slice of one array instead. Bounds count from 1 and are
 /// inclusive, as in SQL.
-#[derive(Default)]
-struct Slices {
-    all: Vec<Uuid>,
+struct Slices<T> {
+    all: Vec<T>,
     from: Vec<i32>,
     to: Vec<i32>,
 }
 
-impl Slices {
-    fn push(&mut self, row: impl Iterator<Item = Uuid>) {
-        let end = |all: &Vec<Uuid>| i32::try_from(all.len()).unwrap_or(i32::MAX);
+impl<T> Default for Slices<T> {
+    fn default() -> Self {
+        Self {
+            all: Vec::new(),
+            from: Vec::new(),
+            to: Vec::new(),
+        }
+    }
+}
+
+impl<T> Slices<T> {
+    fn push(&mut self, row: impl Iterator<Item = T>) {
+        let end = |all: &Vec<T>| i32::try_from(all.len()).unwrap_or(i32::MAX);
         self.from.push(end(&self.all).saturating_add(1));
         self.all.extend(row);
         self.to.push(end(&self.all));

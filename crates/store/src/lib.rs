@@ -5,8 +5,9 @@
 //! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `webhooks`, `outbox`; retry-scheduler writes `events`, `attempts`,
-//! `pending_deliveries`, `rejected_events`, `poisoned_entries` and makes the partitions. [`log`] reads what
+//! config-api writes `projects`, `tokens`, `webhooks`, `tests`; retry-scheduler writes `events`, `attempts`,
+//! `pending_deliveries`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`, `missing_deliveries`,
+//! and makes and drops the partitions. Both note in `outbox` which definitions they have changed. [`log`] reads what
 //! retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
@@ -22,10 +23,14 @@ pub mod pending_deliveries;
 pub mod poisoned_entries;
 mod pool;
 pub mod projects;
+pub mod reconciliation;
 pub mod rejected_events;
+pub mod retention;
+pub mod tests;
 mod time;
 pub mod tokens;
 mod value;
+pub mod webhook_health;
 pub mod webhooks;
 
 pub use config::Config;

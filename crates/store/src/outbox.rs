@@ -1,5 +1,5 @@
-//! `outbox`: keys of definitions on their way to the CONFIG bucket. Whoever changes a definition appends its key in the
-//! same transaction; config-api's relay publishes and deletes.
+//! `outbox`: keys of what is on its way to NATS: definitions to the CONFIG bucket, tests to dispatcher. Whoever changes a
+//! definition, or what it is made of, appends its key in the same transaction; config-api's relay publishes and deletes.
 
 use sqlx::query_as;
 

@@ -1,5 +1,5 @@
 //! SIGKILL, three times, in the middle of 2,000 events: every accepted event arrives, duplicates have the same id and
-//! are no more than what was in flight, and every attempt is recorded once.
+//! are no more than what was in flight, and every attempt is recorded once. SIGTERM in its place: no duplicates either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -133,4 +133,17 @@ async fn killing_nats_server_loses_nothing_that_was_accepted() {
     })
     .await;
     run.check(KILLS * IN_FLIGHT).await;
+}
+
+#[tokio::test]
+async fn a_rolling_restart_of_every_service_loses_nothing_and_repeats_nothing() {
+    let mut run = Run::start().await;
+    run.publish_while(async |cluster| {
+        for role in Role::ALL {
+            cluster.terminate(role).await.unwrap();
+            cluster.restart(role).await.unwrap();
+        }
+    })
+    .await;
+    run.check(0).await;
 }

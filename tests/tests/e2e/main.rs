@@ -9,4 +9,5 @@ mod examples;
 mod house;
 mod main_job;
 mod outages;
+mod reconciliation;
 mod takes_effect;

@@ -18,9 +18,11 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use jiff::Timestamp;
 use proto_schemas::stream::Stream;
 use tokio::sync::watch;
 
@@ -277,12 +279,40 @@ impl Bus {
             .consumer_info(stream.consumer)
             .await
             .map_err(|error| fail(error.into()))?;
+        let state = &handle.cached_info().state;
+        let worked_off_to = match state.messages {
+            // The last one stored is gone, too.
+            0 => instant(state.last_timestamp.unix_timestamp_nanos()).saturating_add(Duration::from_millis(1)),
+            _ => Ok(instant(state.first_timestamp.unix_timestamp_nanos())),
+        };
         Ok(Position {
-            last: handle.cached_info().state.last_sequence,
+            last: state.last_sequence,
             acked: consumer.ack_floor.stream_sequence,
             waiting: consumer.num_pending,
             handed_out: consumer.num_ack_pending as u64,
+            worked_off_to: worked_off_to.unwrap_or(Timestamp::UNIX_EPOCH),
         })
+    }
+
+    /// The sequence of the oldest message that `stream` holds on `subject`, handed out ones included.
+    ///
+    /// # Errors
+    /// [`Error::SetUp`] where JetStream does not say.
+    pub async fn oldest(&self, stream: Stream, subject: &str) -> Result<Option<u64>, Error> {
+        let fail = |source: async_nats::Error| Error::SetUp {
+            what: format!("the oldest message on {subject} in stream {}", stream.name),
+            source,
+        };
+        let handle = self
+            .jetstream
+            .get_stream_no_info(stream.name)
+            .await
+            .map_err(|error| fail(error.into()))?;
+        match handle.get_first_raw_message_by_subject(subject, 1).await {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(fail(error.into())),
+        }
     }
 
     /// Flushes what is buffered; call before a process ends.
@@ -307,6 +337,16 @@ pub struct Position {
     pub waiting: u64,
     /// Messages handed out and not acked.
     pub handed_out: u64,
+    /// Everything stored before this instant is worked off and gone. To the millisecond, by the server's clock.
+    pub worked_off_to: Timestamp,
+}
+
+/// An instant by its nanoseconds since 1970, to the microsecond.
+fn instant(nanos: i128) -> Timestamp {
+    i64::try_from(nanos.div_euclid(1_000))
+        .ok()
+        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Publishes awaiting their ack at once, per connection. Beyond it, `publish` waits: the bound on memory.

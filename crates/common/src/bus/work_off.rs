@@ -87,6 +87,7 @@ impl Bus {
                 held.settle(verdict).await;
             });
         }
+        puller.hand_back().await;
         handlers.close();
         if tokio::time::timeout(options.drain, handlers.wait()).await.is_err() {
             tracing::warn!(
@@ -138,6 +139,7 @@ impl Bus {
                 held.settle(verdict).await;
             }
         }
+        puller.hand_back().await;
         self.flush().await;
         Ok(())
     }
@@ -166,6 +168,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(20);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 /// How long to wait after a request was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+/// How long, once told to stop, to wait for messages that are still on their way here.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// Most messages asked for in one request.
 const PULL_BATCH: usize = 512;
 
@@ -296,6 +300,27 @@ impl Puller {
         }
     }
 
+    /// Hands what has come and nobody has begun back to JetStream, so that another process has it at once and not after
+    /// `ack_wait`.
+    async fn hand_back(mut self) {
+        if self.messages.drain().await.is_err() {
+            return;
+        }
+        // The server ends the subscription after what it had sent before it heard of that.
+        let rest = async {
+            while let Some(raw) = self.messages.next().await {
+                // What ends a request has nobody to reply to.
+                let Some(reply) = raw.reply else { continue };
+                if self.bus.client.publish(reply, nak(Duration::ZERO)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_BACK_WITHIN, rest).await.is_err() {
+            tracing::debug!("some messages were not handed back; JetStream hands them out again by itself");
+        }
+    }
+
     /// Takes a message in, unless it is held already or was finished before.
     fn hold(&mut self, raw: async_nats::Message) -> Option<(Message, Held)> {
         let permit = self
@@ -314,10 +339,7 @@ impl Puller {
                 return None;
             }
         };
-        let stored_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)
-            .ok()
-            .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-            .unwrap_or(Timestamp::UNIX_EPOCH);
+        let stored_at = super::instant(info.published.unix_timestamp_nanos());
         let (sequence, handed_out) = (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
         if !self.holds.begin(sequence, reply) {
             return None;

@@ -41,14 +41,16 @@ pub struct Client {
     violations: Counter<u64>,
 }
 
-/// A POST.
+/// A request.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// How.
+    pub method: Method,
     /// Where to.
     pub target: &'a Target,
     /// Every header but host, content-length and what the connection needs; `user-agent` and `accept` have defaults.
     pub headers: HeaderMap,
-    /// The bytes that were signed.
+    /// The bytes that were signed; only a POST has a body.
     pub body: Bytes,
     /// For everything: name look-up, connection, request, response, response body.
     pub timeout: Duration,
@@ -119,6 +121,7 @@ impl Client {
     /// [`Error`] where there is no complete response.
     pub async fn send(&self, request: Request<'_>) -> Result<Response, Error> {
         let Request {
+            method,
             target,
             headers,
             body,
@@ -126,15 +129,18 @@ impl Client {
         } = request;
         let deadline = Instant::now() + timeout;
 
-        let mut request = reqwest::Request::new(Method::POST, target.url().clone());
+        let takes_body = method == Method::POST;
+        let mut request = reqwest::Request::new(method, target.url().clone());
         *request.headers_mut() = headers;
-        if body.is_empty() {
+        if takes_body && body.is_empty() {
             // hyper leaves it out, and some servers then answer 411; RFC 9110 §8.6 has it sent.
             request
                 .headers_mut()
                 .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        *request.body_mut() = Some(body.into());
+        if takes_body {
+            *request.body_mut() = Some(body.into());
+        }
 
         let mut response = timeout_at(deadline, self.http.execute(request))
             .await

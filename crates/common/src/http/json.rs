@@ -9,7 +9,7 @@ use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
 use super::body::Body;
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, uri_byte};
 
 /// A JSON body. As an argument it refuses what is not `T` with a [`Problem`] that names the field; request types have
 /// `deny_unknown_fields`, so a misspelt field is named, too.
@@ -111,11 +111,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 fn token(key: &str) -> String {
     let mut token = String::from("/");
     for byte in key.replace('~', "~0").replace('/', "~1").bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
-            token.push(char::from(byte));
-        } else {
-            token.push_str(&format!("%{byte:02X}"));
-        }
+        uri_byte(&mut token, byte);
     }
     token
 }

@@ -143,6 +143,27 @@ impl FieldError {
             detail: detail.into(),
         }
     }
+
+    /// `pointer` is a JSON pointer that may hold any name, escaped as such and not yet for a URI.
+    pub fn at(pointer: &str, detail: impl Into<String>) -> Self {
+        let mut path = String::with_capacity(pointer.len());
+        for byte in pointer.bytes() {
+            match byte {
+                b'/' => path.push('/'),
+                byte => uri_byte(&mut path, byte),
+            }
+        }
+        Self::new(&path, detail)
+    }
+}
+
+/// A byte as a URI's fragment can hold it (RFC 3986, section 3.5).
+pub(super) fn uri_byte(path: &mut String, byte: u8) {
+    if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+        path.push(char::from(byte));
+    } else {
+        path.push_str(&format!("%{byte:02X}"));
+    }
 }
 
 /// A failure on its way to a client.
@@ -358,6 +379,14 @@ mod tests {
                 r##"{"pointer":"#/headers/0/key","detail":"is not a header name"}]}"##,
             )
         );
+    }
+
+    #[test]
+    fn a_name_in_a_pointer_may_be_anything() {
+        let at = |pointer| FieldError::at(pointer, "").pointer;
+        assert_eq!(at("/data/a~1b ~0%"), "#/data/a~1b%20~0%25");
+        assert_eq!(at("/data/é"), "#/data/%C3%A9");
+        assert_eq!(at(""), "#");
     }
 
     #[tokio::test]

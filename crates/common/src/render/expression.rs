@@ -227,6 +227,7 @@ impl Engine {
         let names = compiled.undeclared_variables(true);
         let key = self.add(format!("{{%set {CAUGHT}=({source}\n)%}}"), source)?;
         self.use_names(names);
+        self.use_words(source);
         Ok(Expression {
             key,
             source: source.to_owned(),
@@ -245,6 +246,9 @@ impl Engine {
             .map(|template| template.undeclared_variables(true))
             .map_err(|error| fault(source, &error))?;
         self.use_names(names);
+        super::template::code(source)
+            .iter()
+            .for_each(|part| self.use_words(part));
         Ok(Text {
             key,
             source: source.to_owned(),
@@ -269,6 +273,20 @@ impl Engine {
                 self.options.extend(words.next().map(str::to_owned));
             }
             self.uses.insert(Cow::Owned(first.to_owned()));
+        }
+    }
+
+    /// The engine does not look for names in what is sliced, `data.title[:9]`. Whatever may be one of ours counts as used:
+    /// to make it in vain costs little, and to leave it out would change what goes out.
+    fn use_words(&mut self, code: &str) {
+        let words = super::template::words(code);
+        for (i, word) in words.iter().enumerate() {
+            if let Some(name) = NAMES.iter().find(|name| *name == word) {
+                self.uses.insert(Cow::Borrowed(name));
+            }
+            if let ["options", ".", option, ..] = &words[i..] {
+                self.options.insert((*option).to_owned());
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub(super) struct AttemptView {
     next_attempt_at: Option<Timestamp>,
     /// Above 1: a process died or lost its connection, and the receiver may have seen this attempt more than once.
     handed_out: u32,
+    /// `test` or `check`, where the request was made to try the webhook; else null.
+    trial: Option<String>,
 }
 
 /// An attempt and what came back.
@@ -99,6 +101,7 @@ impl From<Attempt> for AttemptView {
             started_at: attempt.started_at,
             next_attempt_at: attempt.next_attempt_at,
             handed_out: attempt.handed_out,
+            trial: attempt.trial,
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct EventView {
     owed: Vec<Uuid>,
     /// The webhooks it was not delivered to although they are subscribed.
     skipped: Vec<Skipped>,
+    /// What its type's schema has against it, where the project has such events accepted.
+    warnings: Vec<String>,
 }
 
 /// An event and its payload.
@@ -84,6 +86,7 @@ impl From<Event> for EventView {
                     reason,
                 })
                 .collect(),
+            warnings: event.warnings,
         }
     }
 }

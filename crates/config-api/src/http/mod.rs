@@ -8,6 +8,7 @@ mod deliveries;
 mod events;
 mod json;
 mod projects;
+mod reconciliation;
 mod rejected_events;
 mod root;
 mod tokens;
@@ -49,6 +50,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/projects/{project}/attempts", get(attempts::list))
         .route("/v1/projects/{project}/attempts/{attempt}", get(attempts::show))
         .route("/v1/projects/{project}/deliveries", get(deliveries::list))
+        .route("/v1/projects/{project}/reconciliation", get(reconciliation::show))
         .route("/v1/projects/{project}/rejected-events", get(rejected_events::list))
         .route("/v1/rejected-events", get(rejected_events::list_all))
         .layer(DefaultBodyLimit::max(BODY_MAX))

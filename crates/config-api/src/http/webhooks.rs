@@ -17,7 +17,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use store::projects::Project;
 use store::webhooks::{self, Settings, Webhook};
-use store::{Connection, Error};
+use store::{Connection, Error, webhook_health};
 use uuid::Uuid;
 
 use self::body::{ChangedWebhook, CreatedWebhook, NewWebhook, WebhookView};
@@ -68,7 +68,7 @@ pub(super) async fn create(
     webhooks::insert(&mut transaction, &webhook)
         .await
         .map_err(|error| name_taken(error, &webhook))?;
-    let view = WebhookView::of(&webhook);
+    let view = WebhookView::of(&webhook, None);
     let definition = serde_json::to_value(&view).map_err(Problem::internal)?;
     note_written(&mut transaction, &webhook, &definition, &within.caller).await?;
     transaction.commit().await.map_err(failed)?;
@@ -93,7 +93,11 @@ pub(super) async fn list(
     )
     .await;
     let page = Page::cut(rows.map_err(failed)?, &query, |webhook| webhook.id.as_uuid())?;
-    Ok(Json(page.map(|webhook| WebhookView::of(&webhook))))
+    let ids: Vec<WebhookId> = page.items.iter().map(|webhook| webhook.id).collect();
+    let health = webhook_health::find(&mut connection, &ids).await.map_err(failed)?;
+    Ok(Json(
+        page.map(|webhook| WebhookView::of(&webhook, health.get(&webhook.id))),
+    ))
 }
 
 pub(super) async fn show(
@@ -105,7 +109,11 @@ pub(super) async fn show(
     let webhook = webhooks::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;
-    Ok(Json(WebhookView::of(&webhook.ok_or_else(absent)?)))
+    let webhook = webhook.ok_or_else(absent)?;
+    let health = webhook_health::find(&mut connection, &[webhook.id])
+        .await
+        .map_err(failed)?;
+    Ok(Json(WebhookView::of(&webhook, health.get(&webhook.id))))
 }
 
 pub(super) async fn change(
@@ -124,17 +132,21 @@ pub(super) async fn change(
         .await
         .map_err(failed)?;
     let stored = stored.ok_or_else(absent)?;
+    let health = webhook_health::find(&mut transaction, &[stored.id])
+        .await
+        .map_err(failed)?;
+    let health = health.get(&stored.id);
     let mut webhook = stored.clone();
     apply(&api, &within.project, changes, &mut webhook)?;
     if webhook == stored {
-        return Ok(Json(WebhookView::of(&stored)));
+        return Ok(Json(WebhookView::of(&stored, health)));
     }
     webhook.revision += 1;
     webhook.updated_at = api.now();
     webhooks::update(&mut transaction, &webhook)
         .await
         .map_err(|error| name_taken(error, &webhook))?;
-    let view = WebhookView::of(&webhook);
+    let view = WebhookView::of(&webhook, health);
     let definition = serde_json::to_value(&view).map_err(Problem::internal)?;
     note_written(&mut transaction, &webhook, &definition, &within.caller).await?;
     transaction.commit().await.map_err(failed)?;

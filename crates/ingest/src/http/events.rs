@@ -10,7 +10,7 @@ use common::bus;
 use common::http::{Code, FieldError, Json, Path, Problem, parse};
 
 use futures::future::join_all;
-use proto_schemas::definition::Project;
+use proto_schemas::definition::{Project, SchemaCheck};
 use proto_schemas::{header, subject};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::Intake;
 use crate::accept::{self, Rejection};
+use crate::schema_check;
 
 /// An event, as it is posted.
 #[derive(Debug, Deserialize)]
@@ -178,6 +179,7 @@ impl Intake {
             Some(id) => accept::checked_id(id).map_err(at("/id"))?,
             None => self.new_id(),
         };
+        self.check_schema(project, &event)?;
 
         let mut headers = NatsHeaders::new();
         headers.insert(header::MESSAGE_ID, header::message_id(&project.id.to_string(), &id));
@@ -197,6 +199,26 @@ impl Intake {
         let subject = subject::event(&project.name, &event.r#type);
         let storing = self.bus.publish(subject, headers, payload).await.map_err(not_stored)?;
         Ok((id, storing))
+    }
+
+    /// Refuses what fan-out would reject: a producer that is listening is told at once.
+    fn check_schema(&self, project: &Project, event: &PostedEvent) -> Result<(), Problem> {
+        if project.schema_check != SchemaCheck::Reject {
+            return Ok(());
+        }
+        let Some(event_type) = self.definitions.event_type(project, &event.r#type) else {
+            return Ok(());
+        };
+        let faults = schema_check::faults(&event_type, &event.attributes, Some(event.data.get().as_bytes()));
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Problem::fields(
+                faults
+                    .into_iter()
+                    .map(|fault| FieldError::at(&fault.pointer, fault.detail))
+                    .collect(),
+            )),
+        }
     }
 
     /// An id that sorts by time: `evt_` and a UUID version 7.

@@ -4,12 +4,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{listens, processes_about, program_answering, psql, request, until};
+use crate::support::{PATIENCE, listens, processes_about, program_answering, psql, request, until};
 
 #[test]
 fn it_says_where_everything_is_and_leaves_nothing_behind() {
@@ -79,7 +80,8 @@ fn stopped_at_any_moment_of_its_start_it_leaves_nothing_behind() {
     let moments: [(&str, Reached<'_>); 6] = [
         ("at once", &|_| true),
         ("a folder", &|folder| {
-            std::fs::read_dir(folder).unwrap().next().is_some()
+            let mut entries = std::fs::read_dir(folder).unwrap().flatten();
+            entries.any(|entry| entry.path().is_dir())
         }),
         ("initdb", &|folder| some_file(folder, "postgres/data.unfinished/base")),
         ("a whole cluster", &|folder| some_file(folder, "postgres/data")),
@@ -284,12 +286,18 @@ impl Dev {
     }
 
     fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        until("posthaste dev ended", || {
-            status = self.process.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "it does not end; it said:\n{}",
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// What is left of its temporary files.

@@ -5,5 +5,6 @@
 mod record;
 mod release;
 mod rescue;
+mod retention;
 mod service;
 mod support;

@@ -40,6 +40,10 @@ pub struct Attempt {
     pub next_attempt_at: Option<Timestamp>,
     /// How often JetStream handed the attempt out.
     pub handed_out: u32,
+    /// `test` or `check`, where the request was made to try the webhook.
+    pub trial: Option<String>,
+    /// SHA-256 of the request's body; empty where no request was made.
+    pub request_sha256: Vec<u8>,
 }
 
 /// What came back.
@@ -108,6 +112,8 @@ struct Row {
     error: Option<String>,
     next_attempt_at: Option<time::OffsetDateTime>,
     handed_out: i32,
+    trial: Option<String>,
+    request_sha256: Vec<u8>,
 }
 
 impl From<Row> for Attempt {
@@ -133,6 +139,8 @@ impl From<Row> for Attempt {
             error: row.error.filter(|error| !error.is_empty()),
             next_attempt_at: row.next_attempt_at.map(from_sql),
             handed_out: row.handed_out.unsigned_abs(),
+            trial: row.trial,
+            request_sha256: row.request_sha256,
         }
     }
 }
@@ -165,7 +173,7 @@ pub async fn attempts(
         r#"-- log::attempts
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
          WHERE a.project_id = $1
            AND ($2::uuid[] IS NULL OR a.event_key = ANY($2))
@@ -215,7 +223,7 @@ pub async fn attempt(
         r#"-- log::attempt
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
          WHERE a.event_key = $1 AND a.webhook_id = $2 AND a.run = $3 AND a.attempt = $4 AND a.project_id = $5"#,
         event.as_uuid(),

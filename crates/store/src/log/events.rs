@@ -34,6 +34,8 @@ pub struct Event {
     pub owed: Vec<WebhookId>,
     /// The webhooks that were skipped, and why.
     pub skipped: Vec<(WebhookId, String)>,
+    /// What its type's schema has against it.
+    pub warnings: Vec<String>,
 }
 
 /// Which events.
@@ -59,6 +61,7 @@ struct Row {
     owed: Vec<Uuid>,
     skipped: Vec<Uuid>,
     skip_reasons: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl From<Row> for Event {
@@ -79,6 +82,7 @@ impl From<Row> for Event {
                 .map(WebhookId::from_uuid)
                 .zip(row.skip_reasons)
                 .collect(),
+            warnings: row.warnings,
         }
     }
 }
@@ -99,7 +103,7 @@ pub async fn events(
         r#"-- log::events
          SELECT key, id, type AS event_type, occurred_at, accepted_at,
                 attributes AS "attributes: Json<BTreeMap<String, String>>", content_type,
-                octet_length(payload) AS "size!", owed, skipped, skip_reasons
+                octet_length(payload) AS "size!", owed, skipped, skip_reasons, warnings
          FROM events
          WHERE project_id = $1
            AND ($2::text IS NULL OR type = $2)
@@ -129,7 +133,7 @@ pub async fn event(connection: &mut Connection, project: ProjectId, id: &str) ->
         r#"-- log::event
          SELECT key, id, type AS event_type, occurred_at, accepted_at,
                 attributes AS "attributes: Json<BTreeMap<String, String>>", content_type,
-                octet_length(payload) AS "size!", owed, skipped, skip_reasons
+                octet_length(payload) AS "size!", owed, skipped, skip_reasons, warnings
          FROM events WHERE project_id = $1 AND id = $2
          ORDER BY key DESC LIMIT 1"#,
         project.as_uuid(),

@@ -111,6 +111,7 @@ async fn post(client: &Client, url: &str, timeout: Duration) -> Result<Response,
     let body = Bytes::from_static(b"{}");
     client
         .send(Request {
+            method: Method::POST,
             target: &target,
             headers: HeaderMap::new(),
             body,
@@ -146,6 +147,7 @@ async fn a_request_arrives_as_it_was_given() {
     let body = Bytes::from_static(br#"{"n": 1.0, "n": 2}"#);
     let response = client
         .send(Request {
+            method: Method::POST,
             target: &target,
             headers,
             body: body.clone(),
@@ -186,6 +188,7 @@ async fn an_empty_body_has_a_length() {
     let client = client();
     let target = client.guard().check(&receiver.url()).unwrap();
     let request = Request {
+        method: Method::POST,
         target: &target,
         headers: HeaderMap::new(),
         body: Bytes::new(),
@@ -366,6 +369,7 @@ async fn a_name_that_leads_to_a_refused_address_is_never_dialled() {
     let receiver = Receiver::answering(OK, false).await;
     let (strict, target) = strict_client_and_open_target(&format!("http://localhost:{}/", receiver.port));
     let request = Request {
+        method: Method::POST,
         target: &target,
         headers: HeaderMap::new(),
         body: Bytes::new(),
@@ -386,6 +390,7 @@ async fn an_answer_from_a_refused_address_is_not_passed_on() {
     let receiver = Receiver::answering(OK, false).await;
     let (strict, target) = strict_client_and_open_target(&receiver.url());
     let request = Request {
+        method: Method::POST,
         target: &target,
         headers: HeaderMap::new(),
         body: Bytes::new(),
@@ -407,6 +412,7 @@ async fn without_http_not_even_a_target_gets_it_through() {
     })
     .unwrap();
     let request = Request {
+        method: Method::POST,
         target: &target,
         headers: HeaderMap::new(),
         body: Bytes::new(),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use store::webhook_health::Health;
 use store::webhooks::{HeaderValue, Retry, Webhook};
 use uuid::Uuid;
 
@@ -166,10 +167,35 @@ pub(in crate::http) struct WebhookView {
     /// Null: as the profile says.
     timeout: Option<Span>,
     state: &'static str,
-    state_reason: Option<&'static str>,
+    /// Why it gets no events; null where it does.
+    state_reason: Option<String>,
+    /// Since when it is failed, disabled or pending; null for the other states.
+    state_since: Option<Timestamp>,
+    /// How its deliveries go.
+    health: HealthView,
     revision: u64,
     created_at: Timestamp,
     updated_at: Timestamp,
+}
+
+/// How a webhook's deliveries go.
+#[derive(Serialize)]
+struct HealthView {
+    /// Failed attempts since the last delivered one.
+    failures_in_a_row: u32,
+    /// May be ten seconds behind.
+    last_delivered_at: Option<Timestamp>,
+    last_failed_at: Option<Timestamp>,
+}
+
+impl From<Option<&Health>> for HealthView {
+    fn from(health: Option<&Health>) -> Self {
+        Self {
+            failures_in_a_row: health.map_or(0, |health| health.failures_in_a_row),
+            last_delivered_at: health.and_then(|health| health.last_delivered_at),
+            last_failed_at: health.and_then(|health| health.last_failed_at),
+        }
+    }
 }
 
 /// A webhook that has just been made.
@@ -191,7 +217,8 @@ struct HeaderView {
 }
 
 impl WebhookView {
-    pub(super) fn of(webhook: &Webhook) -> Self {
+    pub(super) fn of(webhook: &Webhook, health: Option<&Health>) -> Self {
+        let standing = resolve::standing(webhook, health);
         Self {
             id: webhook.id.as_uuid(),
             name: webhook.name.clone(),
@@ -216,11 +243,10 @@ impl WebhookView {
             active: webhook.active,
             retry: webhook.retry.clone().map(RetryBody),
             timeout: webhook.timeout.map(Span),
-            state: resolve::state(webhook).as_str(),
-            state_reason: match webhook.active {
-                true => None,
-                false => Some("paused by its owner; events that happen meanwhile are skipped"),
-            },
+            state: standing.state.as_str(),
+            state_reason: standing.reason,
+            state_since: standing.since,
+            health: HealthView::from(health),
             revision: webhook.revision,
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,

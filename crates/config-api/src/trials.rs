@@ -1,0 +1,253 @@
+//! Requests made to try a webhook: tests and endpoint checks.
+//!
+//! A trial is a delivery like any other, only marked as one. Its row and its place in the outbox are written in one
+//! transaction, with whatever asked for it; the relay hands it out, dispatcher makes the request, and retry-scheduler
+//! records the attempt. What came of a trial is read from there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::http::{Code, Problem};
+use common::profile::Profile;
+use jiff::Timestamp;
+use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
+use proto_schemas::event::Event;
+use proto_schemas::id::{EventKey, WebhookId, is_event_type};
+use store::Connection;
+use store::projects::Project;
+use store::tests::{self, NewTest, Test};
+use store::webhooks::Webhook;
+use uuid::Uuid;
+
+use crate::api::{Api, failed, new_id};
+use crate::resolve;
+
+/// Tests that a project may begin in a minute. No lane bounds them, so this does: a receiver that hangs holds no more
+/// requests than these.
+const PER_MINUTE: u64 = 60;
+
+/// The type of a test's event where neither the request nor the webhook's patterns name one.
+const ANY_TYPE: &str = "posthaste.test";
+
+/// The type of an endpoint check's event. It has none, but the log has to call it something.
+const CHECK_TYPE: &str = "posthaste.check";
+
+/// What is to be tested.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// A webhook as it stands when the request is made, whatever its state.
+    Stored(&'a Webhook),
+    /// A webhook that is not stored. Its secrets are sealed for its own id.
+    Inline(&'a Webhook),
+}
+
+/// The event of a test.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Its type; `None`: the first that the webhook names in full.
+    pub event_type: Option<String>,
+    /// Its payload, in JSON; `None`: an example.
+    pub data: Option<Bytes>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Begins a test. Returns before the request is made.
+///
+/// # Errors
+/// What is wrong with the sample, too many tests in a minute, or a failure of Postgres.
+pub async fn begin(api: &Api, project: &Project, target: Target<'_>, sample: Sample) -> Result<Test, Problem> {
+    let now = api.now();
+    let (webhook, given) = match target {
+        Target::Stored(webhook) => (webhook, None),
+        Target::Inline(webhook) => {
+            let profile = profile(api, project)?;
+            let definition = resolve::webhook(webhook, None, project, profile);
+            (webhook, Some(Box::new(definition)))
+        }
+    };
+    let event_type = sample.event_type.unwrap_or_else(|| usual_type(webhook));
+    if !is_event_type(&event_type) {
+        return Err(Problem::field("/type", "not an event type"));
+    }
+    let payload = sample.data.unwrap_or_else(|| example(&event_type));
+    let stored = given.is_none().then_some(webhook.id);
+    let due = duty(
+        now,
+        webhook,
+        event_type,
+        Trial {
+            kind: TrialKind::Test,
+            webhook: given,
+        },
+    );
+    let due = DeliveryDue {
+        event: Event {
+            payload,
+            attributes: sample.attributes,
+            ..due.event
+        },
+        ..due
+    };
+    let mut transaction = api.store.begin().await.map_err(failed)?;
+    not_too_many(&mut transaction, project, now).await?;
+    let test = insert(&mut transaction, &due, TrialKind::Test, stored, now).await?;
+    transaction.commit().await.map_err(failed)?;
+    api.publication.wait().await;
+    Ok(test)
+}
+
+/// An endpoint check that is to be made.
+#[derive(Debug)]
+pub struct Check {
+    due: DeliveryDue,
+    asked_at: Timestamp,
+}
+
+impl Check {
+    /// A check of the webhook's endpoint as the webhook is now.
+    #[must_use]
+    pub fn of(api: &Api, project: &Project, profile: &Profile, webhook: &Webhook) -> Self {
+        let asked_at = api.now();
+        let trial = Trial {
+            kind: TrialKind::Check,
+            webhook: Some(Box::new(resolve::webhook(webhook, None, project, profile))),
+        };
+        Self {
+            due: duty(asked_at, webhook, CHECK_TYPE.to_owned(), trial),
+            asked_at,
+        }
+    }
+
+    /// The check that a webhook has to pass anew, where its profile has endpoints checked: before its first event, and
+    /// whenever its url has changed. Notes in the webhook that it has to.
+    #[must_use]
+    pub fn wanted(
+        api: &Api,
+        project: &Project,
+        profile: &Profile,
+        before: Option<&Webhook>,
+        webhook: &mut Webhook,
+    ) -> Option<Self> {
+        let is_new_url = before.is_none_or(|before| before.url != webhook.url);
+        let check = (profile.endpoint_check && is_new_url).then(|| Self::of(api, project, profile, webhook))?;
+        webhook.check = Some(check.id());
+        Some(check)
+    }
+
+    /// What the webhook's row calls it.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.due.event.key.as_uuid()
+    }
+
+    /// Begins it, with the transaction that has written the webhook.
+    ///
+    /// # Errors
+    /// A failure of Postgres.
+    pub async fn begin(self, connection: &mut Connection) -> Result<Test, Problem> {
+        let webhook = Some(self.due.webhook);
+        insert(connection, &self.due, TrialKind::Check, webhook, self.asked_at).await
+    }
+}
+
+/// Refuses a test where there were too many in the last minute.
+///
+/// # Errors
+/// 429, or a failure of Postgres.
+pub async fn not_too_many(connection: &mut Connection, project: &Project, now: Timestamp) -> Result<(), Problem> {
+    let since = now - Duration::from_secs(60);
+    match tests::count_since(connection, project.id, since)
+        .await
+        .map_err(failed)?
+    {
+        begun if begun < PER_MINUTE => Ok(()),
+        _ => Err(Problem::new(
+            Code::TooManyRequests,
+            format!("at most {PER_MINUTE} tests and checks a minute in one project"),
+        )),
+    }
+}
+
+/// A test of the project.
+///
+/// # Errors
+/// A failure of Postgres.
+pub async fn find(api: &Api, project: &Project, id: EventKey) -> Result<Option<Test>, Problem> {
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    tests::find(&mut connection, project.id, id).await.map_err(failed)
+}
+
+fn duty(now: Timestamp, webhook: &Webhook, event_type: String, trial: Trial) -> DeliveryDue {
+    let key = EventKey::from_uuid(new_id(now, &mut rand::rng()));
+    DeliveryDue {
+        event: Event {
+            key,
+            id: key.test_event_id(),
+            project: webhook.project,
+            event_type,
+            occurred_at: now,
+            accepted_at: now,
+            attributes: BTreeMap::new(),
+            content_type: String::new(),
+            payload: Bytes::new(),
+            traceparent: String::new(),
+        },
+        webhook: webhook.id,
+        run: 0,
+        attempt: 1,
+        release: 0,
+        trial: Some(trial),
+    }
+}
+
+async fn insert(
+    connection: &mut Connection,
+    due: &DeliveryDue,
+    kind: TrialKind,
+    stored: Option<WebhookId>,
+    now: Timestamp,
+) -> Result<Test, Problem> {
+    let new = NewTest {
+        id: due.event.key,
+        project: due.event.project,
+        kind,
+        webhook: stored,
+        target: due.webhook,
+        event_type: &due.event.event_type,
+        due: &due.encode(),
+        created_at: now,
+    };
+    tests::insert(connection, &new).await.map_err(failed)?;
+    Ok(Test {
+        id: new.id,
+        kind: kind.as_str().to_owned(),
+        webhook: stored,
+        target: new.target,
+        event_type: due.event.event_type.clone(),
+        created_at: now,
+        made: None,
+    })
+}
+
+/// The first type that the webhook's patterns name in full.
+fn usual_type(webhook: &Webhook) -> String {
+    let named = webhook.events.iter().find(|pattern| is_event_type(pattern));
+    named.cloned().unwrap_or_else(|| ANY_TYPE.to_owned())
+}
+
+/// What a test sends where the request says nothing.
+fn example(event_type: &str) -> Bytes {
+    serde_json::json!({ "message": format!("This is a test of {event_type}.") })
+        .to_string()
+        .into()
+}
+
+/// The project's profile.
+fn profile<'a>(api: &'a Api, project: &Project) -> Result<&'a Profile, Problem> {
+    let absent = || std::io::Error::other(format!("no profile `{}`", project.profile));
+    api.profiles
+        .get(&project.profile)
+        .ok_or_else(|| Problem::from(Code::Internal).because(absent()))
+}

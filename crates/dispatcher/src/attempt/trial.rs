@@ -1,0 +1,134 @@
+//! Trials: requests made to try a webhook. Each is made once, whatever the webhook's state and however full its lane is,
+//! and told like any attempt; retry-scheduler draws no conclusion from it but the result of an endpoint check.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::bus::Verdict;
+use common::egress;
+use http::{Method, StatusCode};
+use proto_schemas::definition::Webhook;
+use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
+use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
+use tokio::time::Instant;
+
+use super::{MAX_HANDED_OUT, Made, Stage};
+use crate::request::{Error, Prepared};
+
+/// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
+/// by another way.
+const NOT_KNOWN: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 10;
+
+/// What is to be done with a trial.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Send(Arc<Webhook>),
+    LookAgain,
+    End(ErrorClass, String),
+}
+
+/// Decides what is to be done with a trial. Pure.
+fn decide(handed_out: u32, trial: &Trial, known: Option<Arc<Webhook>>) -> Step {
+    if handed_out > MAX_HANDED_OUT {
+        let error = format!("handed out {handed_out} times without an end");
+        return Step::End(ErrorClass::GaveUp, error);
+    }
+    let end = |error: &str| Step::End(ErrorClass::Webhook, error.to_owned());
+    match (&trial.webhook, known) {
+        // A check is of the url that was to be checked, even where the webhook has another by now.
+        (Some(given), _) => Step::Send(Arc::new(Webhook::clone(given))),
+        (None, Some(webhook)) if webhook.deleted => end("the webhook was deleted"),
+        (None, Some(webhook)) => Step::Send(webhook),
+        (None, None) if handed_out < LOOKS => Step::LookAgain,
+        (None, None) => end("the webhook's definition has not arrived"),
+    }
+}
+
+impl Stage {
+    /// Works a trial.
+    pub(super) async fn work_trial(&self, due: &DeliveryDue, trial: &Trial, handed_out: u32) -> Verdict {
+        match decide(handed_out, trial, self.definitions.webhook(due.webhook)) {
+            Step::LookAgain => Verdict::Again(NOT_KNOWN),
+            Step::End(class, error) => {
+                let made = Made::failed(self.clock.now(), Outcome::FailedForGood, class, error);
+                self.tell(&self.finish(due, handed_out, None, made)).await
+            }
+            Step::Send(webhook) => {
+                let turn = self.lanes.aside();
+                let fact = match trial.kind {
+                    TrialKind::Test => self.attempt(due, handed_out, &webhook).await,
+                    TrialKind::Check => self.check(due, handed_out, &webhook).await,
+                };
+                let verdict = self.tell(&fact).await;
+                drop(turn);
+                verdict
+            }
+        }
+    }
+
+    async fn check(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+        let made = match self.requests.prepare_once(webhook) {
+            Ok(prepared) => self.get(&prepared).await,
+            Err(Error::Url(refused)) => Made::failed(
+                self.clock.now(),
+                Outcome::Failed,
+                ErrorClass::RefusedAddress,
+                refused.to_string(),
+            ),
+            Err(error) => {
+                tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no check can be made");
+                return self.unusable(due, handed_out, webhook);
+            }
+        };
+        self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
+    }
+
+    async fn get(&self, prepared: &Prepared) -> Made {
+        let started_at = self.clock.now();
+        let begun = Instant::now();
+        let answer = self
+            .client
+            .send(egress::Request {
+                method: Method::GET,
+                target: &prepared.target,
+                headers: prepared.check_headers(),
+                body: Bytes::new(),
+                timeout: prepared.webhook.timeout,
+            })
+            .await;
+        let duration = begun.elapsed();
+        match answer {
+            Ok(response) => {
+                let status = response.status;
+                let made = Made::answered(started_at, duration, response, false);
+                match status {
+                    StatusCode::OK => made,
+                    _ => Made {
+                        outcome: Outcome::Failed,
+                        error_class: Some(ErrorClass::Status),
+                        error: format!("the receiver answered {status}; a check is passed with 200"),
+                        ..made
+                    },
+                }
+            }
+            Err(error) => Made {
+                duration,
+                status: error.status.map(|status| status.as_u16()),
+                ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
+            },
+        }
+    }
+
+    /// What a trial comes to of which no request can be made.
+    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+        let made = Made::failed(
+            self.clock.now(),
+            Outcome::FailedForGood,
+            ErrorClass::Webhook,
+            "the webhook's definition cannot be used; its operator's log says why".to_owned(),
+        );
+        self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
+    }
+}
