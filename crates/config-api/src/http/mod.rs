@@ -130,7 +130,7 @@ async fn webhook_filter(
 }
 
 #[cfg(test)]
-mod tests {
+mod openapi_tests {
     #[test]
     fn the_document_in_docs_is_what_the_handlers_say() {
         let kept = include_str!("../../../../docs/openapi.json");

@@ -168,7 +168,7 @@ async fn an_attempt_told_again_is_not_counted_again() {
     assert_eq!(world.health().await.unwrap().failures_in_a_row, 2);
     // Nor does a delivery that was told again end the row.
     let delivered = world.attempt(3, Outcome::Delivered);
-    world.ledger.record(&[delivered.clone()]).await;
+    world.ledger.record(std::slice::from_ref(&delivered)).await;
     world.ledger.record(&[world.attempt(4, Outcome::Failed)]).await;
     world.ledger.record(&[delivered]).await;
     assert_eq!(world.health().await.unwrap().failures_in_a_row, 1);
@@ -234,7 +234,7 @@ async fn the_check_that_a_webhook_has_to_pass_is_noted_with_what_was_wrong() {
     assert_eq!(world.health().await.unwrap_or_default().check, None, "another check");
     assert_eq!(world.noted().await, 0);
     let failed = world.trial(7, TrialKind::Check, Outcome::Failed);
-    world.ledger.record(&[failed.clone()]).await;
+    world.ledger.record(std::slice::from_ref(&failed)).await;
     let check = world.health().await.unwrap().check.unwrap();
     assert_eq!(
         (check.id, check.error.as_deref()),
