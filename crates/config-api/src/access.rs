@@ -146,6 +146,37 @@ impl Needs for Read {
     const SCOPE: Scope = Scope::Read;
 }
 
+/// The one project that the caller's token is good for, where no path names it, with the scope `N`.
+#[derive(Debug, Clone)]
+pub struct OfToken<N>(pub InProject<N>);
+
+impl<N: Needs> FromRequestParts<Arc<Api>> for OfToken<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let mut connection = api.store.connection().await.map_err(failed)?;
+        let caller = Caller::of(parts, api, &mut connection).await?;
+        let Some(own) = caller.project else {
+            return Err(Problem::new(
+                Code::MissingScope,
+                "the project is the token's here, and this token is good for every project: take one that was made for \
+                 the project (POST /v1/projects/{project}/tokens)",
+            ));
+        };
+        let project = projects::by_ids(&mut connection, &[own]).await.map_err(failed)?;
+        let project = project
+            .into_iter()
+            .next()
+            .ok_or_else(|| Problem::new(Code::NotFound, "the token's project is not there any more"))?;
+        caller.require(N::SCOPE)?;
+        Ok(Self(InProject {
+            caller,
+            project,
+            scope: PhantomData,
+        }))
+    }
+}
+
 /// The project that the path's `{project}` names or identifies, which the caller may see, with the scope `N`.
 #[derive(Debug, Clone)]
 pub struct InProject<N> {

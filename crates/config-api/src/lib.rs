@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`http`]: the resources, one file each
+//! - `facades`: the same webhooks in other platforms' words
 //! - [`access`]: who may do what
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
@@ -26,6 +27,7 @@ pub mod api;
 pub mod changes;
 mod config;
 pub mod diff;
+mod facades;
 pub mod http;
 pub mod relay;
 pub mod resolve;

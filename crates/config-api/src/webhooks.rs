@@ -74,14 +74,31 @@ pub async fn change(
     condition: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
     changes: Changes,
 ) -> Result<Webhook, Problem> {
+    let url = changes.url.clone();
+    let changes = |stored: &Webhook| condition(stored).map(|()| changes);
+    change_with(api, project, caller, named, url, changes).await
+}
+
+/// [`change`], with changes that depend on how the webhook stands. Their url, `url`, is looked at before.
+///
+/// # Errors
+/// 404, what `changes` says, what is wrong with them, or a name that is taken.
+pub async fn change_with(
+    api: &Api,
+    project: &Project,
+    caller: &Caller,
+    named: &str,
+    url: Option<String>,
+    changes: impl FnOnce(&Webhook) -> Result<Changes, Problem> + Send,
+) -> Result<Webhook, Problem> {
     let profile = profile(api, project)?;
-    if let Some(url) = &changes.url {
+    if let Some(url) = &url {
         vet(api, url).await?;
     }
     let mut transaction = api.store.begin().await.map_err(failed)?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
     let stored = stored.map_err(failed)?.ok_or_else(absent)?;
-    condition(&stored)?;
+    let changes = changes(&stored)?;
     let mut webhook = stored.clone();
     apply(api, profile, changes, &mut webhook)?;
     if webhook == stored {

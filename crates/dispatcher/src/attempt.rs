@@ -19,7 +19,7 @@ use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
-use common::render::{Rendered, render};
+use common::render::Rendered;
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits, Own};
-use crate::request::{self, Error, Prepared, Requests};
+use crate::request::{self, Addressed, Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -170,13 +170,28 @@ impl Stage {
     }
 
     async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
-        let rendered = render(&due.event, &webhook.body, &webhook.project_name);
         let prepared = match due.trial {
             None => self.requests.prepare(webhook),
             Some(_) => self.requests.prepare_once(webhook),
         };
+        let mut body = Bytes::new();
         let made = match prepared {
-            Ok(prepared) => self.send(due, &prepared, &rendered).await,
+            Ok(prepared) => match prepared
+                .render(&due.event)
+                .and_then(|it| Ok((it, prepared.address(&due.event)?)))
+            {
+                Ok((rendered, addressed)) => {
+                    body = rendered.body.clone();
+                    self.send(due, &prepared, &addressed, &rendered).await
+                }
+                // The same event and the same definition would come to the same again.
+                Err(unsendable) => Ok(Made::failed(
+                    self.clock.now(),
+                    Outcome::FailedForGood,
+                    ErrorClass::Webhook,
+                    unsendable.to_string(),
+                )),
+            },
             // Refused like an address is: by what the webhook says, so it counts as its attempt.
             Err(Error::Url(refused)) => Ok(Made::failed(
                 self.clock.now(),
@@ -187,7 +202,7 @@ impl Stage {
             Err(error) => Err(error),
         };
         match made {
-            Ok(made) => self.finish(due, handed_out, Some((webhook, &rendered.body)), made),
+            Ok(made) => self.finish(due, handed_out, Some((webhook, &body)), made),
             Err(error) => {
                 // Ours or the operator's to put right, so it does not use up the receiver's attempts.
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
@@ -203,9 +218,15 @@ impl Stage {
         }
     }
 
-    async fn send(&self, due: &DeliveryDue, prepared: &Prepared, rendered: &Rendered) -> Result<Made, Error> {
+    async fn send(
+        &self,
+        due: &DeliveryDue,
+        prepared: &Prepared,
+        addressed: &Addressed<'_>,
+        rendered: &Rendered,
+    ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let mut headers = prepared.headers(&due.event, rendered, started_at.as_second())?;
+        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
         }
@@ -214,7 +235,7 @@ impl Stage {
             .client
             .send(egress::Request {
                 method: Method::POST,
-                target: &prepared.target,
+                target: &addressed.target,
                 headers,
                 body: rendered.body.clone(),
                 timeout: prepared.webhook.timeout,

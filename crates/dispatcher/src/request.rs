@@ -1,11 +1,12 @@
-//! Webhook → what is the same in all its requests: address, headers, secret. Made once per version of a definition,
-//! never per event.
+//! Webhook → what is the same in all its requests: address, headers, secret, and how the body is made. Made once per
+//! version of a definition, never per event. What placeholders stand for is the one thing that an event changes in it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use common::crypto::{Context, KeyRing};
 use common::egress::{Guard, Refused, Target};
-use common::render::Rendered;
+use common::render::{self, Failure, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
 use common::sign::{self, Secret};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use proto_schemas::definition::{HeaderValue as Defined, Webhook};
@@ -28,6 +29,29 @@ pub enum Error {
     /// The secret is none.
     #[error("the webhook's signing secret cannot be used")]
     Secret(#[from] sign::Error),
+    /// The template is none.
+    #[error("the webhook's body cannot be made")]
+    Body(#[from] render::Error),
+    /// A placeholder's expression is none.
+    #[error("the webhook's placeholder `{0}` cannot be worked out: {1}")]
+    Placeholder(String, String),
+}
+
+/// Why an event cannot be sent by a definition that is in order. Another attempt would come to the same.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsendable {
+    /// The template reached a limit.
+    #[error("the body could not be made: {0}")]
+    Body(#[from] Failure),
+    /// A placeholder's value has no place in the request.
+    #[error("the request could not be made: {0}")]
+    Placeholder(#[from] PlaceholderError),
+    /// With the event's values the url is not one requests may be sent to.
+    #[error("the url with its placeholders filled in is refused: {0}")]
+    Url(Refused),
+    /// With the event's values the url leads elsewhere. The placeholders' own rules keep that from happening.
+    #[error("the url with its placeholders filled in leads to another host")]
+    Host,
 }
 
 /// A webhook, ready for requests.
@@ -39,6 +63,24 @@ pub struct Prepared {
     headers: HeaderMap,
     secret: Option<Secret>,
     body_hmac_header: Option<HeaderName>,
+    renderer: Renderer,
+    filled: Option<Filled>,
+}
+
+/// What has placeholders in it.
+struct Filled {
+    placeholders: Placeholders,
+    guard: Guard,
+    in_url: bool,
+    /// Name, value and whether it is protected.
+    headers: Vec<(HeaderName, String, bool)>,
+}
+
+/// What an event changes in its request.
+pub struct Addressed<'a> {
+    /// Where the request goes.
+    pub target: Cow<'a, Target>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Prepared {
@@ -55,6 +97,7 @@ impl Prepared {
         let mut headers = HeaderMap::with_capacity(webhook.headers.len() + 8);
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        let mut with_placeholders = Vec::new();
         for defined in &webhook.headers {
             let wrong = || Error::Header(defined.name.clone());
             let name = HeaderName::from_bytes(defined.name.as_bytes()).map_err(|_| wrong())?;
@@ -67,6 +110,12 @@ impl Prepared {
                     value
                 }
             };
+            if let Ok(text) = value.to_str()
+                && Placeholders::occur(&webhook.placeholders, text)
+            {
+                with_placeholders.push((name, text.to_owned(), value.is_sensitive()));
+                continue;
+            }
             headers.insert(name, value);
         }
         let secret = match &webhook.sealed_secret {
@@ -82,13 +131,61 @@ impl Prepared {
             .as_ref()
             .map(|name| HeaderName::from_bytes(name.as_bytes()).map_err(|_| Error::Header(name.clone())))
             .transpose()?;
+        let target = guard.check(&webhook.url)?;
         Ok(Self {
-            target: guard.check(&webhook.url)?,
+            renderer: Renderer::compile(&webhook.body)?,
+            filled: Filled::of(webhook, &target, guard, with_placeholders)?,
+            target,
             webhook: Arc::clone(webhook),
             headers,
             secret,
             body_hmac_header,
         })
+    }
+
+    /// The body of every request that delivers the event.
+    ///
+    /// # Errors
+    /// [`Unsendable::Body`]
+    pub fn render(&self, event: &Event) -> Result<Rendered, Unsendable> {
+        Ok(self.renderer.render(&self.subject(event))?)
+    }
+
+    /// What the event puts in place of placeholders; nothing to do for a webhook without.
+    ///
+    /// # Errors
+    /// [`Unsendable`]
+    pub fn address(&self, event: &Event) -> Result<Addressed<'_>, Unsendable> {
+        let Some(filled) = &self.filled else {
+            return Ok(Addressed {
+                target: Cow::Borrowed(&self.target),
+                headers: Vec::new(),
+            });
+        };
+        let values = filled.placeholders.values(&self.subject(event))?;
+        let target = match filled.in_url {
+            false => Cow::Borrowed(&self.target),
+            true => {
+                let url = values.url(self.target.as_str())?;
+                let target = filled.guard.check(&url).map_err(Unsendable::Url)?;
+                match same_origin(&target, &self.target) {
+                    true => Cow::Owned(target),
+                    false => return Err(Unsendable::Host),
+                }
+            }
+        };
+        let mut headers = Vec::with_capacity(filled.headers.len());
+        for (name, text, protected) in &filled.headers {
+            let illegal = |_| PlaceholderError::Header(name.to_string());
+            let mut value = HeaderValue::from_str(&values.header(text)?).map_err(illegal)?;
+            value.set_sensitive(*protected);
+            headers.push((name.clone(), value));
+        }
+        Ok(Addressed { target, headers })
+    }
+
+    fn subject<'a>(&'a self, event: &'a Event) -> Subject<'a> {
+        Subject::new(event, &self.webhook.project_name, &self.webhook.options)
     }
 
     /// The headers of an endpoint check: the webhook's own.
@@ -101,10 +198,17 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Header`] where the event has something in it that no header can hold; intake lets none through.
-    pub fn headers(&self, event: &Event, rendered: &Rendered, timestamp: i64) -> Result<HeaderMap, Error> {
+    pub fn headers(
+        &self,
+        event: &Event,
+        addressed: &Addressed<'_>,
+        rendered: &Rendered,
+        timestamp: i64,
+    ) -> Result<HeaderMap, Error> {
         let value =
             |name: &HeaderName, text: &str| HeaderValue::from_str(text).map_err(|_| Error::Header(name.to_string()));
         let mut headers = self.headers.clone();
+        headers.extend(addressed.headers.iter().cloned());
         if !headers.contains_key(header::CONTENT_TYPE) {
             headers.insert(
                 header::CONTENT_TYPE,
@@ -127,6 +231,37 @@ impl Prepared {
         }
         Ok(headers)
     }
+}
+
+impl Filled {
+    /// `None` where no placeholder is used.
+    fn of(
+        webhook: &Webhook,
+        target: &Target,
+        guard: &Guard,
+        headers: Vec<(HeaderName, String, bool)>,
+    ) -> Result<Option<Self>, Error> {
+        let in_url = Placeholders::occur(&webhook.placeholders, target.as_str());
+        if !in_url && headers.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |name: String, reason: String| Error::Placeholder(name, reason);
+        if let Err(error) = Placeholders::check_url(&webhook.placeholders, target.as_str()) {
+            return Err(wrong("in the url".to_owned(), error.to_string()));
+        }
+        let placeholders =
+            Placeholders::compile(&webhook.placeholders).map_err(|(name, fault)| wrong(name, fault.reason))?;
+        Ok(Some(Self {
+            placeholders,
+            guard: guard.clone(),
+            in_url,
+            headers,
+        }))
+    }
+}
+
+fn same_origin(a: &Target, b: &Target) -> bool {
+    a.url().origin() == b.url().origin()
 }
 
 /// Standard Webhooks 1.0.0, "Webhook headers".

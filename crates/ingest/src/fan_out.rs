@@ -7,6 +7,7 @@
 //! Guarantee: the message is acked only after JetStream has acked everything it causes. A crash here hands the message
 //! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
 
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use common::bus::{self, Bus, Message, Verdict};
 use common::definitions::{Definitions, Subscriber};
 use common::ledger::{Ledger, NotStored};
+use common::model::filter;
+use common::render::Expressions;
 use futures::TryFutureExt as _;
 use futures::future::{try_join, try_join_all};
 use opentelemetry::metrics::Counter;
@@ -67,11 +70,18 @@ pub struct Matched {
 #[must_use]
 pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
     let mut matched = Matched::default();
+    // Taken apart for the first filter that asks, and once.
+    let taken_apart = OnceCell::new();
+    let subject = || taken_apart.get_or_init(|| filter::Subject::new(event, json(event)));
     for subscriber in subscribers
         .iter()
         .filter(|subscriber| subscriber.wants(&event.event_type))
     {
         let id = subscriber.webhook.id;
+        if !subscriber.accepts(event, subject) {
+            matched.skipped.push((id, SkipReason::Filtered));
+            continue;
+        }
         match subscriber.webhook.state {
             WebhookState::Active => matched.owed.push(id),
             WebhookState::Paused => matched.skipped.push((id, SkipReason::Paused)),
@@ -81,6 +91,23 @@ pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
         }
     }
     matched
+}
+
+/// The payload, where it is JSON.
+fn json(event: &Event) -> Option<serde_json::Value> {
+    event.is_json().then(|| serde_json::from_slice(&event.payload).ok())?
+}
+
+/// Adds the attributes that the producer did not give and the project knows how to find. Where they would be too many or
+/// too long, the producer's are all there is.
+fn add_attributes(event: &mut Event, project: &str, expressions: &Expressions) {
+    let data = expressions.use_data().then(|| json(event)).flatten();
+    let mut attributes = expressions.values(event, project, data.as_ref());
+    attributes.extend(event.attributes.clone());
+    match accept::check_attributes(&attributes) {
+        Ok(()) => event.attributes = attributes,
+        Err(rejection) => tracing::debug!(event = event.id, detail = rejection.detail, "attributes not added"),
+    }
 }
 
 impl FanOut {
@@ -99,7 +126,7 @@ impl FanOut {
             owed: counter("posthaste_deliveries_owed", "Deliveries made by fan-out"),
             skipped: counter(
                 "posthaste_deliveries_skipped",
-                "Deliveries not made because the webhook is paused or disabled",
+                "Deliveries not made because the webhook is paused or disabled, or does not want the event",
             ),
         }
     }
@@ -140,9 +167,14 @@ impl FanOut {
         }
         let project = subject::parse_event(&message.subject).and_then(|(project, _)| self.definitions.project(project));
         catch_unwind(AssertUnwindSafe(|| {
-            let event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
+            let mut event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
             let warnings = match &project {
-                Some(project) => self.check(project, &event)?,
+                Some(project) => {
+                    if let Some(expressions) = self.definitions.event_attributes(project.id) {
+                        add_attributes(&mut event, &project.name, &expressions);
+                    }
+                    self.check(project, &event)?
+                }
                 None => Vec::new(),
             };
             Ok((event, warnings))

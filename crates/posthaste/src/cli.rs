@@ -9,7 +9,7 @@ use dispatcher::Dispatcher;
 use ingest::Ingest;
 use retry_scheduler::RetryScheduler;
 
-use crate::dev;
+use crate::{dev, profiles};
 
 const EXAMPLES: &str = "\
 To try it out:
@@ -35,6 +35,7 @@ pub fn command() -> Command {
         .subcommand(service::command::<Dispatcher>())
         .subcommand(service::command::<RetryScheduler>())
         .subcommand(service::command::<ConfigApi>())
+        .subcommand(profiles::command())
 }
 
 /// The program.
@@ -42,6 +43,7 @@ pub fn command() -> Command {
 pub fn main() -> ExitCode {
     match command().get_matches().subcommand() {
         Some((dev::NAME, matches)) => dev::run(matches),
+        Some((profiles::NAME, matches)) => profiles::run(matches),
         Some((Ingest::NAME, matches)) => service::run::<Ingest>(matches),
         Some((Dispatcher::NAME, matches)) => service::run::<Dispatcher>(matches),
         Some((RetryScheduler::NAME, matches)) => service::run::<RetryScheduler>(matches),

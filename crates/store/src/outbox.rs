@@ -91,3 +91,17 @@ pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Erro
     .await?;
     Ok(())
 }
+
+/// Those of the keys whose definitions are not published yet.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn waiting(connection: &mut Connection, keys: &[String]) -> Result<Vec<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "-- outbox::waiting
+         SELECT DISTINCT key FROM outbox WHERE key = ANY($1)",
+        keys,
+    )
+    .fetch_all(connection)
+    .await?)
+}

@@ -4,8 +4,10 @@
 
 mod bad_input;
 mod commands;
+mod conformance;
 mod crashes;
 mod examples;
+mod facades;
 mod house;
 mod main_job;
 mod outages;

@@ -1,6 +1,8 @@
 //! Pure values and rules that more than one service works by.
 
+pub mod filter;
 pub mod limits;
 pub mod pattern;
 
+pub use filter::Filter;
 pub use pattern::Pattern;

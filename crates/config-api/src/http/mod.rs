@@ -97,6 +97,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 pub fn router(api: Arc<Api>) -> Router {
     let (routes, _) = openapi::serve(routes(), &ABOUT);
     routes
+        .merge(crate::facades::router())
         .layer(from_fn_with_state(Arc::clone(&api), idempotency::answer_once))
         .layer(from_fn(conditional::not_modified))
         .layer(from_fn(rate_limit::announce))
@@ -129,7 +130,7 @@ async fn webhook_filter(
 }
 
 #[cfg(test)]
-mod document_tests {
+mod openapi_tests {
     #[test]
     fn the_document_in_docs_is_what_the_handlers_say() {
         let kept = include_str!("../../../../docs/openapi.json");

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page, parse};
-use common::render::render;
+use common::render::{Renderer, Subject};
 use jiff::Timestamp;
 use proto_schemas::definition::{self, HeaderValue};
 use proto_schemas::delivery::{DeliveryDue, TrialKind};
@@ -309,10 +309,13 @@ async fn sent(
     };
     let (method, body) = match trial.kind {
         TrialKind::Check => ("GET", Bytes::new()),
-        TrialKind::Test => (
-            "POST",
-            render(&due.event, &definition.body, &definition.project_name).body,
-        ),
+        TrialKind::Test => {
+            let subject = Subject::new(&due.event, &definition.project_name, &definition.options);
+            let rendered = Renderer::compile(&definition.body).map(|renderer| renderer.render(&subject));
+            // Where no body could be made, nothing was sent.
+            let Ok(Ok(rendered)) = rendered else { return Ok(None) };
+            ("POST", rendered.body)
+        }
     };
     let is_what_was_sent =
         Sha256::digest(&body).as_slice() == attempt.request_sha256 && definition.revision == attempt.webhook_revision;
