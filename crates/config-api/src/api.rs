@@ -9,6 +9,7 @@ use common::egress::Guard;
 use common::http::rate_limit::RateLimits;
 use common::http::{Code, Problem};
 use common::profile::Profiles;
+use common::template::Templates;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use proto_schemas::stream::config_key::Key;
@@ -29,6 +30,8 @@ pub struct Api {
     pub profiles: Arc<Profiles>,
     /// The event types that profiles name.
     pub catalogues: Arc<Catalogues>,
+    /// What webhooks may be made from.
+    pub templates: Templates,
     /// Where webhooks may go.
     pub guard: Guard,
     /// Time of what is written, and of tokens' expiry.

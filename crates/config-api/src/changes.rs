@@ -12,6 +12,7 @@ use common::egress::Guard;
 use common::http::FieldError;
 use common::model::limits;
 use common::profile::Profile;
+use common::render::Placeholders;
 use common::sign;
 use serde_json::Value;
 use store::webhooks::{BodyKind, RateLimit, Retry, SignatureSettings, Webhook};
@@ -128,7 +129,12 @@ impl Changes {
         }
         if let Some(url) = self.url.take() {
             match rules.guard.check(&url) {
-                Ok(target) => webhook.url = target.as_str().to_owned(),
+                Ok(target) => {
+                    let url = target.as_str().to_owned();
+                    let placed = Placeholders::check_url(&rules.profile.placeholders, &url);
+                    note(errors, "/url", placed.map_err(|error| error.to_string()));
+                    webhook.url = url;
+                }
                 Err(refused) => errors.push(FieldError::new("/url", refused.to_string())),
             }
         }

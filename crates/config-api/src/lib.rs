@@ -47,6 +47,7 @@ use common::health::Health;
 use common::http::rate_limit::RateLimits;
 use common::profile::Profiles;
 use common::service::{Context, Service};
+use common::template::Templates;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +112,7 @@ impl Service for ConfigApi {
             guard,
             clock: context.clock,
             rate_limits: RateLimits::new(&config.rate_limit),
+            templates: Templates::load()?,
             source_addresses: config.source_addresses,
             publication,
         });

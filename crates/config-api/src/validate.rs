@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use common::model::{Pattern, limits};
+use common::model::{Filter, Pattern, limits};
 use common::profile::Profile;
+use common::render::{Error as TemplateError, Template};
 use http::{HeaderName, HeaderValue};
 use proto_schemas::id::is_project_name;
 use serde_json::Value;
@@ -191,22 +192,32 @@ fn pairs(pairs: &BTreeMap<String, String>) -> Result<(), (Option<String>, String
 /// A webhook's filter.
 ///
 /// # Errors
-/// What is wrong.
-pub fn filter(filter: &Value) -> Result<(), String> {
-    match filter.is_object() {
-        true => json(filter),
-        false => Err("a filter is an object".to_owned()),
+/// Where in it, as a JSON pointer, and what is wrong.
+pub fn filter(filter: &Value) -> Result<(), (String, String)> {
+    if !filter.is_object() {
+        return Err((String::new(), "a filter is an object".to_owned()));
+    }
+    json(filter).map_err(|reason| (String::new(), reason))?;
+    match Filter::compile(filter) {
+        Ok(_) => Ok(()),
+        Err(error) => Err((error.pointer, error.reason)),
     }
 }
 
 /// A webhook's transform.
 ///
 /// # Errors
-/// What is wrong.
-pub fn transform(transform: &Value) -> Result<(), String> {
-    match transform.is_object() || transform.is_array() {
-        true => json(transform),
-        false => Err("a transform is an object or an array whose strings hold expressions".to_owned()),
+/// Where in it, as a JSON pointer, and what is wrong.
+pub fn transform(transform: &Value) -> Result<(), (String, String)> {
+    if !transform.is_object() && !transform.is_array() {
+        let reason = "a transform is an object or an array whose strings hold expressions";
+        return Err((String::new(), reason.to_owned()));
+    }
+    json(transform).map_err(|reason| (String::new(), reason))?;
+    match Template::compile(&transform.to_string()) {
+        Ok(_) => Ok(()),
+        Err(TemplateError::Leaf { pointer, fault }) => Err((pointer, fault.to_string())),
+        Err(error) => Err((String::new(), error.to_string())),
     }
 }
 

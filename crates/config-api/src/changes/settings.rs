@@ -14,13 +14,13 @@ pub(super) fn apply(changes: Changes, webhook: &mut Webhook, rules: &Rules<'_>, 
     let settings = &mut webhook.settings;
     if let Some(filter) = changes.filter {
         if let Some(filter) = &filter {
-            note(errors, "/filter", validate::filter(filter));
+            note_within(errors, "/filter", validate::filter(filter));
         }
         settings.filter = filter;
     }
     if let Some(transform) = changes.transform {
         if let Some(transform) = &transform {
-            note(errors, "/transform", validate::transform(transform));
+            note_within(errors, "/transform", validate::transform(transform));
         }
         settings.transform = transform;
     }
@@ -75,6 +75,12 @@ pub(super) fn apply(changes: Changes, webhook: &mut Webhook, rules: &Rules<'_>, 
     if let Some(options) = changes.options {
         note_in_map(errors, "/options", known(&options, rules.profile));
         settings.options = options;
+    }
+}
+
+fn note_within(errors: &mut Vec<FieldError>, path: &str, checked: Result<(), (String, String)>) {
+    if let Err((pointer, reason)) = checked {
+        errors.push(FieldError::new(&format!("{path}{pointer}"), reason));
     }
 }
 

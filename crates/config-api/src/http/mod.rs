@@ -18,6 +18,7 @@ mod rejected_events;
 mod revisions;
 mod root;
 mod source_addresses;
+mod templates;
 mod tests;
 mod tokens;
 pub(crate) mod webhooks;
@@ -50,6 +51,7 @@ const ABOUT: About = About {
         ("Projects", "Tenants."),
         ("Tokens", "Who may do what."),
         ("Webhooks", "Where events go."),
+        ("Templates", "Webhooks with blanks, to make webhooks from."),
         ("Tests", "Requests made to try a webhook."),
         (
             "Event types",
@@ -72,6 +74,7 @@ const ABOUT: About = About {
         ("attempt", "The attempt's id."),
         ("revision", "The number of a revision."),
         ("profile", "The profile's name."),
+        ("template", "The template's name."),
     ],
     idempotency_keys: true,
 };
@@ -89,6 +92,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(reconciliation::routes())
         .merge(profiles::routes())
         .merge(source_addresses::routes())
+        .merge(templates::routes())
         .merge(event_types::routes())
         .merge(tests::routes())
 }

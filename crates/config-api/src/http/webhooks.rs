@@ -52,7 +52,8 @@ async fn create(
     within: InProject<Configure>,
     Json(new): Json<NewWebhook>,
 ) -> Result<Tagged<CreatedWebhook>, Problem> {
-    let Created { webhook, secret } = webhooks::create(&api, &within.project, &within.caller, new.into()).await?;
+    let Created { webhook, secret } =
+        webhooks::create(&api, &within.project, &within.caller, new.changes(&api.templates)?).await?;
     let view = WebhookView::of(&webhook, None);
     let etag = ETag::of_revision(webhook.revision, &view)?;
     let secret = secret.map(|secret| secret.expose_secret().to_owned());

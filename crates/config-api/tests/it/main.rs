@@ -9,4 +9,5 @@ mod limits;
 mod manners;
 mod record;
 mod support;
+mod templates;
 mod trials;

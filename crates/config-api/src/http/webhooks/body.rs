@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use common::http::{FieldError, Problem};
+use common::template::Templates;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,12 +19,22 @@ pub(in crate::http) struct NewWebhook {
     /// 1 to 64 characters, unique in its project.
     #[schema(min_length = 1, max_length = 64, example = "slack")]
     name: String,
-    /// Where requests go: HTTPS and public, unless the operator allows otherwise.
-    #[schema(example = "https://hooks.example.com/in")]
-    url: String,
-    /// Patterns of event types: `*`, `invoice.paid`, `invoice.*`.
-    #[schema(min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
-    events: Vec<String>,
+    /// The template it is made from; see `/v1/templates`. What is given beside it comes before what the template says.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = "slack")]
+    template: Option<String>,
+    /// What the template asks for.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    blanks: Option<BTreeMap<String, String>>,
+    /// Where requests go: HTTPS and public, unless the operator allows otherwise. To be given where no template is.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = "https://hooks.example.com/in")]
+    url: Option<String>,
+    /// Patterns of event types: `*`, `invoice.paid`, `invoice.*`. To be given where no template is.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
+    events: Option<Vec<String>>,
     /// What requests are signed with: `whsec_` and Base64, or any other text. Absent: one is made up where the profile says so, and shown in the answer, this once. Null: none.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
@@ -179,12 +191,67 @@ pub(in crate::http) struct ChangedWebhook {
     fail_after: Option<Option<u32>>,
 }
 
+impl NewWebhook {
+    /// What it asks for, the template's part included.
+    pub(super) fn changes(mut self, templates: &Templates) -> Result<Changes, Problem> {
+        match self.template.take() {
+            Some(name) => self.fill(&name, templates)?,
+            None if self.blanks.is_some() => {
+                return Err(Problem::field("/blanks", "only a `template` has blanks; name one"));
+            }
+            None => {}
+        }
+        let missing = |field: &str| {
+            let detail = format!("missing field `{field}`; only a `template` has one of its own");
+            FieldError::new(&format!("/{field}"), detail)
+        };
+        let absent: Vec<FieldError> = [("url", self.url.is_none()), ("events", self.events.is_none())]
+            .into_iter()
+            .filter(|(_, absent)| *absent)
+            .map(|(field, _)| missing(field))
+            .collect();
+        match absent.is_empty() {
+            true => Ok(self.into()),
+            false => Err(Problem::fields(absent)),
+        }
+    }
+
+    /// Takes from a template what is not given.
+    fn fill(&mut self, name: &str, templates: &Templates) -> Result<(), Problem> {
+        let template = templates.get(name).ok_or_else(|| {
+            let known: Vec<&str> = templates.iter().map(|template| template.name.as_str()).collect();
+            let detail = format!("there is no template `{name}`; there are: {}", known.join(", "));
+            Problem::field("/template", detail)
+        })?;
+        let blanks = self.blanks.take().unwrap_or_default();
+        let applied = template
+            .apply(&blanks)
+            .map_err(|error| Problem::field("/blanks", error.to_string()))?;
+        self.url.get_or_insert(applied.url);
+        self.events.get_or_insert(applied.events);
+        let headers = applied.headers.into_iter().map(|header| HeaderBody {
+            key: header.key,
+            value: Some(header.value),
+            protected: header.protected.then_some(true),
+        });
+        let own = self.headers.take().unwrap_or_default();
+        let taken: Vec<HeaderBody> = headers
+            .filter(|header| !own.iter().any(|it| it.key.eq_ignore_ascii_case(&header.key)))
+            .collect();
+        self.headers = Some(taken.into_iter().chain(own).collect());
+        if self.body.as_ref().is_none_or(Option::is_none) {
+            self.transform.get_or_insert(Some(applied.transform));
+        }
+        Ok(())
+    }
+}
+
 impl From<NewWebhook> for Changes {
     fn from(new: NewWebhook) -> Self {
         Self::from(ChangedWebhook {
             name: Some(new.name),
-            url: Some(new.url),
-            events: Some(new.events),
+            url: new.url,
+            events: new.events,
             secret: new.secret,
             headers: new.headers,
             active: new.active,

@@ -20,12 +20,12 @@ use crate::http::json::Span;
 pub(in crate::http) struct HeaderBody {
     /// Its name.
     #[schema(min_length = 1, example = "X-Team")]
-    key: String,
+    pub(super) key: String,
     /// Its value: visible ASCII.
     #[schema(max_length = 4096, example = "blue")]
-    value: Option<String>,
+    pub(super) value: Option<String>,
     /// Whether the value is never given out again. Names that sound secret are protected by default.
-    protected: Option<bool>,
+    pub(super) protected: Option<bool>,
 }
 
 impl From<HeaderBody> for HeaderChange {
