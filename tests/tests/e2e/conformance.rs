@@ -40,7 +40,7 @@ fn cases() -> Vec<Case> {
             "cloudthinker",
             json!({ "secret": SECRET }),
         ),
-        case("uniskai", "uniskai", "uniskai", json!({})),
+        case("uniskai", "uniskai", "uniskai", json!({ "secret": SECRET })),
         case("ubiops", "ubiops", "ubiops", json!({})),
         case(
             "ubiops-with-result",
