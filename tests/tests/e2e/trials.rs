@@ -64,11 +64,13 @@ async fn a_webhook_is_tested_whatever_its_state_and_the_test_changes_nothing() {
         Receiver::start().await,
         Receiver::scripted(|_, _| Answer::status(503)).await,
     );
-    for (name, url) in [
-        ("good", &good.url),
-        ("bad", &bad.url),
-        ("dead", &"http://127.0.0.1:9/".to_owned()),
-    ] {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nobody = format!("http://{port}/");
+    for (name, url) in [("good", &good.url), ("bad", &bad.url), ("dead", &nobody)] {
         let more =
             json!({ "fail_after": 1, "active": name != "good", "headers": [{ "key": "x-team", "value": "blue" }] });
         api.create_webhook("acme", name, url, more).await.unwrap();
@@ -208,7 +210,7 @@ async fn a_receiver_sees_no_more_than_its_rate() {
     let cluster = Cluster::start().await.unwrap();
     cluster.admin.create_project("acme").await.unwrap();
     let receiver = Receiver::start().await;
-    let limit = json!({ "rate_limit": { "requests": PER_WINDOW, "window": "500ms" } });
+    let limit = json!({ "rate_limit": { "requests": PER_WINDOW, "per": "500ms" } });
     cluster
         .create_webhook("acme", "slow", &receiver.url, limit)
         .await

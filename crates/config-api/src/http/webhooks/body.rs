@@ -352,7 +352,8 @@ mod tests {
             .err()
             .unwrap();
         assert!(problem.detail().unwrap().contains("#/event: unknown field `event`"));
-        let problem = parse::<NewWebhook>(br#"{"name":"a","url":"b"}"#).err().unwrap();
+        let without_events: NewWebhook = parse(br#"{"name":"a","url":"b"}"#).unwrap();
+        let problem = without_events.changes(&Templates::load().unwrap()).unwrap_err();
         assert!(problem.detail().unwrap().contains("#/events: missing field `events`"));
     }
 
