@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
+use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Api, eventually, eventually_within};
 
@@ -138,6 +139,23 @@ impl Cluster {
         let webhook = self.admin.create_webhook(project, name, url, more).await?;
         self.definitions_in_force().await?;
         Ok(webhook)
+    }
+
+    /// Waits until a webhook is active, where its endpoint is checked first, and that is in force.
+    ///
+    /// # Errors
+    /// Where the API does not say so.
+    pub async fn active(&self, project: &str, webhook: &str) -> anyhow::Result<()> {
+        let path = format!("/v1/projects/{project}/webhooks/{webhook}");
+        eventually("an active webhook", || async {
+            let webhook = self.admin.ok(Method::GET, &path, None).await.ok()?;
+            (webhook["state"] == "active").then_some(())
+        })
+        .await;
+        // The state is published in the order of the outbox: once a later change is, it is.
+        let path = format!("/v1/projects/{project}/tokens");
+        self.admin.ok(Method::POST, &path, Some(&json!({}))).await?;
+        self.definitions_in_force().await
     }
 
     /// Waits until ingest and dispatcher work by every definition published so far.

@@ -147,15 +147,9 @@ async fn every_event_type_goes_out_as_its_platform_documents_it() {
         let webhook = case.webhook.clone();
         let created = cluster.admin.create_webhook(case.name, "all", &receiver.url, webhook);
         created.await.unwrap();
-        let path = format!("/v1/projects/{}/webhooks/all", case.name);
-        eventually("an active webhook", || async {
-            let webhook = cluster.admin.ok(Method::GET, &path, None).await.unwrap();
-            (webhook["state"] == "active").then_some(())
-        })
-        .await;
+        cluster.active(case.name, "all").await.unwrap();
         receivers.push(receiver);
     }
-    cluster.definitions_in_force().await.unwrap();
     let runs = cases
         .iter()
         .zip(&receivers)

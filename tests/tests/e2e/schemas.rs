@@ -112,14 +112,7 @@ async fn every_documented_event_is_accepted_over_nats_and_over_http() {
             .create_webhook(name, "all", &receiver.url, json!({}))
             .await
             .unwrap();
-        // Some profiles have the endpoint checked first.
-        eventually("an active webhook", || async {
-            let path = format!("/v1/projects/{name}/webhooks/all");
-            let webhook = api.ok(Method::GET, &path, None).await.unwrap();
-            (webhook["state"] == "active").then_some(())
-        })
-        .await;
-        cluster.definitions_in_force().await.unwrap();
+        cluster.active(name, "all").await.unwrap();
         for event_type in proto_schemas::catalogue::get(name).unwrap().types {
             let subject = format!("events.{name}.{}", event_type.name);
             producer.publish(&subject, &[], event_type.example).await.unwrap();
