@@ -222,8 +222,6 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
         };
         let webhook = Webhook {
-            id: WebhookId::from_uuid(Uuid::from_u128(2)),
-            project: project.id,
             name: "slack".to_owned(),
             url: "https://example.com/".to_owned(),
             events: vec!["a.*".to_owned()],
@@ -238,19 +236,12 @@ mod tests {
                 },
             ],
             sealed_secret: Some("v1|secret".to_owned()),
-            active: true,
-            description: String::new(),
-            labels: BTreeMap::new(),
-            attributes: BTreeMap::new(),
-            settings: Settings::default(),
-            check: None,
-            restarted_at: None,
-            retry: None,
-            timeout: None,
             revision: 3,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-            deleted_at: None,
+            ..Webhook::blank(
+                WebhookId::from_uuid(Uuid::from_u128(2)),
+                project.id,
+                Timestamp::UNIX_EPOCH,
+            )
         };
         (webhook, project)
     }

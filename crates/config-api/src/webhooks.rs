@@ -173,28 +173,8 @@ pub fn profile<'a>(api: &'a Api, project: &Project) -> Result<&'a Profile, Probl
 /// A webhook of which nothing has been said yet.
 pub(crate) fn blank(api: &Api, project: &Project) -> Webhook {
     let now = api.now();
-    Webhook {
-        id: WebhookId::from_uuid(new_id(now, &mut rand::rng())),
-        project: project.id,
-        name: String::new(),
-        url: String::new(),
-        events: Vec::new(),
-        headers: Vec::new(),
-        sealed_secret: None,
-        active: true,
-        description: String::new(),
-        labels: BTreeMap::new(),
-        attributes: BTreeMap::new(),
-        settings: Settings::default(),
-        check: None,
-        restarted_at: None,
-        retry: None,
-        timeout: None,
-        revision: 1,
-        created_at: now,
-        updated_at: now,
-        deleted_at: None,
-    }
+    let id = WebhookId::from_uuid(new_id(now, &mut rand::rng()));
+    Webhook::blank(id, project.id, now)
 }
 
 /// Applies the changes, by the rules of the project's profile.

@@ -65,6 +65,35 @@ pub struct Webhook {
     pub deleted_at: Option<Timestamp>,
 }
 
+impl Webhook {
+    /// A webhook of which nothing has been said yet, made `now`.
+    #[must_use]
+    pub fn blank(id: WebhookId, project: ProjectId, now: Timestamp) -> Self {
+        Self {
+            id,
+            project,
+            name: String::new(),
+            url: String::new(),
+            events: Vec::new(),
+            headers: Vec::new(),
+            sealed_secret: None,
+            active: true,
+            description: String::new(),
+            labels: BTreeMap::new(),
+            attributes: BTreeMap::new(),
+            settings: Settings::default(),
+            check: None,
+            restarted_at: None,
+            retry: None,
+            timeout: None,
+            revision: 1,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+        }
+    }
+}
+
 /// A header of a webhook's own, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {

@@ -45,27 +45,16 @@ impl World {
 }
 
 fn blank() -> Webhook {
+    let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
     Webhook {
-        id: WebhookId::from_uuid(Uuid::from_u128(2)),
-        project: ProjectId::from_uuid(Uuid::from_u128(1)),
         name: "slack".to_owned(),
         url: "https://example.com/".to_owned(),
         events: vec!["*".to_owned()],
-        headers: Vec::new(),
-        sealed_secret: None,
-        active: true,
-        description: String::new(),
-        labels: BTreeMap::new(),
-        attributes: BTreeMap::new(),
-        settings: Settings::default(),
-        check: None,
-        restarted_at: None,
-        retry: None,
-        timeout: None,
-        revision: 1,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
-        deleted_at: None,
+        ..Webhook::blank(
+            WebhookId::from_uuid(id),
+            ProjectId::from_uuid(project),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 }
 

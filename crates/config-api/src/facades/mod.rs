@@ -79,28 +79,12 @@ fn blank_webhook() -> Webhook {
     use jiff::Timestamp;
     use uuid::Uuid;
 
-    Webhook {
-        id: WebhookId::from_uuid(Uuid::from_u128(2)),
-        project: ProjectId::from_uuid(Uuid::from_u128(1)),
-        name: String::new(),
-        url: String::new(),
-        events: Vec::new(),
-        headers: Vec::new(),
-        sealed_secret: None,
-        active: true,
-        description: String::new(),
-        labels: BTreeMap::new(),
-        attributes: BTreeMap::new(),
-        settings: webhooks::Settings::default(),
-        check: None,
-        restarted_at: None,
-        retry: None,
-        timeout: None,
-        revision: 1,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
-        deleted_at: None,
-    }
+    let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
+    Webhook::blank(
+        WebhookId::from_uuid(id),
+        ProjectId::from_uuid(project),
+        Timestamp::UNIX_EPOCH,
+    )
 }
 
 #[cfg(test)]
