@@ -12,6 +12,10 @@ use crate::id::{ProjectId, WebhookId};
 use crate::ledger::millis;
 use crate::{DecodeError, VERSION, check_version, wire};
 
+mod secret;
+
+pub use self::secret::{SEALED_SECRET, Secret, SecretKind};
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
@@ -159,8 +163,11 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Headers of its own.
     pub headers: Vec<Header>,
-    /// Sealed signing secret; `None` for an unsigned webhook.
+    /// The first of the secrets of kind v1 once more, sealed as releases before `secrets` have it. Read
+    /// [`signing_secrets`](Self::signing_secrets) instead.
     pub sealed_secret: Option<String>,
+    /// What requests are signed with, the current one first. Some may have expired.
+    pub secrets: Vec<Secret>,
     /// Total time of one request, response included.
     pub timeout: Duration,
     /// Delays before each attempt; one entry is one attempt, so it is never empty.
@@ -476,6 +483,7 @@ impl Webhook {
             }),
             hold_while_paused: self.hold_while_paused,
             fail_after: self.fail_after.unwrap_or_default(),
+            secrets: self.secrets.iter().map(Secret::to_wire).collect(),
         }
     }
 
@@ -559,6 +567,11 @@ impl Webhook {
                 }),
             hold_while_paused: wire.hold_while_paused,
             fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
+            secrets: wire
+                .secrets
+                .into_iter()
+                .map(Secret::from_wire)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -73,6 +73,10 @@ uuid_id! {
     WebhookId
 }
 uuid_id! {
+    /// A webhook's signing secret.
+    SecretId
+}
+uuid_id! {
     /// An accepted event. Made of the time and sequence JetStream gave the message, so reading the message again, after
     /// a crash or a redelivery, gives the same key; and keys sort by time of acceptance (UUID version 7 layout,
     /// RFC 9562 §5.7).

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use prost::Message as _;
 use proto_schemas::definition::{
     Body, EnvelopeSource, EventType, EventTypeVersion, Expression, Header, HeaderValue, Project, RateLimit,
-    SchemaCheck, Signature, Token, Webhook, WebhookState,
+    SchemaCheck, Secret, SecretKind, Signature, Token, Webhook, WebhookState,
 };
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
-use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use proto_schemas::id::{AttemptRef, EventKey, ProjectId, SecretId, WebhookId};
 use proto_schemas::ledger::{
     AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome, SkipReason,
 };
@@ -229,6 +229,7 @@ fn webhook_definition() -> Webhook {
             },
         ],
         sealed_secret: Some("v1|k|n|s".into()),
+        secrets: Vec::new(),
         timeout: Duration::from_secs(30),
         ladder: vec![Duration::ZERO, Duration::from_secs(60)],
         body: Body::Envelope(vec![
@@ -350,6 +351,37 @@ fn added_fields_are_written_and_read_as_before() {
         let bytes = golden(name, &fact.encode());
         assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
     }
+}
+
+#[test]
+fn secrets_are_written_and_read_as_before() {
+    let secret = |id: u128, kind, expires_at| Secret {
+        id: SecretId::from_uuid(Uuid::from_u128(id)),
+        kind,
+        sealed: format!("v1|k|n|{id}"),
+        created_at: at("2024-01-15T10:30:00.123456Z"),
+        expires_at,
+    };
+    let webhook = Webhook {
+        secrets: vec![
+            secret(0x33, SecretKind::V1a, None),
+            secret(0x32, SecretKind::V1, Some(at("2024-01-16T10:30:00.123456Z"))),
+            secret(0, SecretKind::V1, Some(at("2024-01-16T10:00:00Z"))),
+        ],
+        ..webhook_definition()
+    };
+    let bytes = golden("webhook_with_secrets", &webhook.encode());
+    assert_eq!(Webhook::decode(bytes).unwrap(), webhook);
+    assert_eq!(*webhook.signing_secrets(), webhook.secrets);
+
+    // What a release before wrote is read as one secret, sealed as that release did it.
+    let before = Webhook::decode(golden("webhook", &webhook_definition().encode())).unwrap();
+    let secrets = before.signing_secrets().into_owned();
+    assert_eq!(secrets.len(), 1);
+    assert_eq!(
+        (secrets[0].id, secrets[0].sealed.as_str()),
+        (SecretId::BEFORE, "v1|k|n|s")
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
+//! - [`secrets`]: what requests are signed with: made, rotated and erased
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
@@ -31,6 +32,7 @@ mod facades;
 pub mod http;
 pub mod relay;
 pub mod resolve;
+pub mod secrets;
 pub mod trials;
 pub mod validate;
 pub mod webhooks;
@@ -133,7 +135,8 @@ impl Service for ConfigApi {
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
             watch_postgres(store.clone(), self.health, stop.clone()),
-            forget_keys(Arc::clone(&self.api), stop),
+            forget_keys(Arc::clone(&self.api), stop.clone()),
+            secrets::keep_erasing(&self.api, &stop),
         );
         store.close().await;
         Ok(())

@@ -226,7 +226,7 @@ impl Stage {
         rendered: &Rendered,
     ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
+        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at)?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
         }

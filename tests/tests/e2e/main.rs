@@ -13,6 +13,7 @@ mod main_job;
 mod outages;
 mod reconciliation;
 mod schemas;
+mod signatures;
 mod states;
 mod takes_effect;
 mod trials;

@@ -156,6 +156,7 @@ mod tests {
             events: vec!["*".into()],
             headers: Vec::new(),
             sealed_secret: None,
+            secrets: Vec::new(),
             timeout: Duration::from_secs(5),
             ladder: vec![Duration::ZERO],
             body: Body::Raw,
