@@ -12,6 +12,7 @@ mod house;
 mod main_job;
 mod outages;
 mod reconciliation;
+mod replays;
 mod schemas;
 mod states;
 mod takes_effect;
