@@ -6,6 +6,7 @@
 
 mod account;
 mod load;
+mod replay;
 mod report;
 mod sink;
 
@@ -34,7 +35,11 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
-    /// Only these measurements: bare, saturation, light, isolation.
+    /// Deliveries that are made again, where that is measured.
+    #[arg(long, default_value_t = 100_000)]
+    replayed: u64,
+    /// Only these measurements: bare, saturation, light, isolation; replay, which takes minutes and is measured only where
+    /// it is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -105,6 +110,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("isolation") {
         isolation(&cluster, &load, &sink, window).await?;
+    }
+    if args.only.iter().any(|only| only == "replay") {
+        replay::measure(&cluster, &load, &sink, window, args.replayed).await?;
     }
     println!("\nresident memory:");
     let mut table = Table::new(&["process", "MiB"]);
