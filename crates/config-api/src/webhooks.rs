@@ -3,7 +3,6 @@
 //! A change and its revision, and the note that the definition is to be published, are one transaction. What a webhook
 //! may be is said in [`crate::changes`].
 
-
 use common::egress::Refused;
 use common::http::{Code, Problem};
 use common::profile::Profile;
