@@ -135,7 +135,25 @@ impl Load {
         })
     }
 
-    /// Publishes `count` events as fast as the system takes them, and waits until they are delivered and on record.
+    /// Publishes `count` events of one type as fast as they are taken.
+    pub(crate) async fn pour(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        for _ in 0..count {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, event_type).await?);
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes `count` events as fast as they are delivered, and waits until all are, and are on record.
     pub(crate) async fn fill(&self, sink: &Sink, count: u64, event_type: impl Fn(u64) -> String) -> anyhow::Result<()> {
         let before = sink.delivered();
         let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
