@@ -5,7 +5,9 @@
 //! test shows in the figures instead of slowing the generator down.
 
 mod account;
+mod backlog;
 mod load;
+mod replay;
 mod report;
 mod sink;
 
@@ -34,9 +36,16 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
-    /// Only these measurements: bare, saturation, light, isolation.
+    /// Deliveries that are made again in the measurement `replay`.
+    #[arg(long, default_value_t = 100_000)]
+    replayed: u64,
+    /// Only these measurements: bare, saturation, light, isolation, backlog; replay, which takes minutes and is measured
+    /// only where it is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Deliveries parked for a dead receiver in the measurement `backlog`.
+    #[arg(long, default_value_t = 100_000)]
+    parked: u64,
 }
 
 impl Args {
@@ -59,7 +68,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", report::machine());
     println!("starting nats-server, Postgres and the four services …");
     let sink = Sink::start().await?;
-    let env = vec![("POSTHASTE_LOG", "warn".to_owned())];
+    let env = vec![
+        ("POSTHASTE_LOG", "warn".to_owned()),
+        ("POSTHASTE_BREAKER_FAILURES", "5".to_owned()),
+    ];
     let cluster = Cluster::start_with(Setup { env, durable: true }).await?;
     let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
     let api = &cluster.admin;
@@ -105,6 +117,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("isolation") {
         isolation(&cluster, &load, &sink, window).await?;
+    }
+    if args.wants("backlog") {
+        backlog::measure(&args, &cluster, &load, &sink, window).await?;
+    }
+    if args.only.iter().any(|only| only == "replay") {
+        replay::measure(&cluster, &load, &sink, window, args.replayed).await?;
     }
     println!("\nresident memory:");
     let mut table = Table::new(&["process", "MiB"]);
