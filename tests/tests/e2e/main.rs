@@ -10,6 +10,7 @@ mod examples;
 mod facades;
 mod fairness;
 mod house;
+mod lanes;
 mod main_job;
 mod outages;
 mod reconciliation;

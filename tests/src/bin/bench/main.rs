@@ -5,6 +5,7 @@
 //! test shows in the figures instead of slowing the generator down.
 
 mod account;
+mod backlog;
 mod load;
 mod report;
 mod sink;
@@ -34,12 +35,15 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
-    /// Events that one project has waiting while another's are measured.
+    /// Events that one project has waiting in the measurement `fairness`.
     #[arg(long, default_value_t = 200_000)]
-    backlog: u64,
-    /// Only these measurements: bare, saturation, light, isolation, fairness.
+    waiting: u64,
+    /// Only these measurements: bare, saturation, light, isolation, backlog, fairness.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Deliveries parked for a dead receiver in the measurement `backlog`.
+    #[arg(long, default_value_t = 100_000)]
+    parked: u64,
 }
 
 impl Args {
@@ -62,7 +66,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", report::machine());
     println!("starting nats-server, Postgres and the four services …");
     let sink = Sink::start().await?;
-    let env = vec![("POSTHASTE_LOG", "warn".to_owned())];
+    let env = vec![
+        ("POSTHASTE_LOG", "warn".to_owned()),
+        ("POSTHASTE_BREAKER_FAILURES", "5".to_owned()),
+    ];
     let cluster = Cluster::start_with(Setup { env, durable: true }).await?;
     let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
     let api = &cluster.admin;
@@ -108,6 +115,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("isolation") {
         isolation(&cluster, &load, &sink, window).await?;
+    }
+    if args.wants("backlog") {
+        backlog::measure(&args, &cluster, &load, &sink, window).await?;
     }
     if args.wants("fairness") {
         fairness(&args, &cluster, &sink, window).await?;
@@ -187,7 +197,7 @@ async fn fairness(args: &Args, cluster: &Cluster, sink: &Sink, window: Duration)
     const RATE: u64 = 50;
     println!(
         "\nfairness: {RATE} events/s of one project, alone and while another has a backlog of {} events, {window:?} each",
-        args.backlog
+        args.waiting
     );
     for (project, to) in [("crowded", "other"), ("single", "quick")] {
         cluster.admin.create_project(project).await?;
@@ -197,7 +207,7 @@ async fn fairness(args: &Args, cluster: &Cluster, sink: &Sink, window: Duration)
     let alone = single.open_loop(sink, RATE, window, |_| "tick".to_owned()).await?;
     println!("  alone: {}", report::latency(&alone));
     let crowded = Load::connect(&cluster.nats.url(), "crowded", 100).await?;
-    crowded.pile_up(args.backlog, "tick").await?;
+    crowded.pile_up(args.waiting, "tick").await?;
     let before = crowded.waiting().await?;
     let beside = single.open_loop(sink, RATE, window, |_| "tick".to_owned()).await?;
     let after = crowded.waiting().await?;
