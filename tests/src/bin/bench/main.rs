@@ -7,6 +7,7 @@
 mod account;
 mod backlog;
 mod load;
+mod replay;
 mod report;
 mod sink;
 
@@ -38,7 +39,11 @@ struct Args {
     /// Events that one project has waiting in the measurement `fairness`.
     #[arg(long, default_value_t = 200_000)]
     waiting: u64,
-    /// Only these measurements: bare, saturation, light, isolation, backlog, fairness.
+    /// Deliveries that are made again in the measurement `replay`.
+    #[arg(long, default_value_t = 100_000)]
+    replayed: u64,
+    /// Only these measurements: bare, saturation, light, isolation, backlog, fairness; replay, which takes minutes and is
+    /// measured only where it is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Deliveries parked for a dead receiver in the measurement `backlog`.
@@ -121,6 +126,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("fairness") {
         fairness(&args, &cluster, &sink, window).await?;
+    }
+    if args.only.iter().any(|only| only == "replay") {
+        replay::measure(&cluster, &load, &sink, window, args.replayed).await?;
     }
     println!("\nresident memory:");
     let mut table = Table::new(&["process", "MiB"]);
