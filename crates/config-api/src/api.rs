@@ -18,6 +18,7 @@ use store::{Connection, Store, outbox};
 use uuid::Uuid;
 
 use crate::relay::Publication;
+use crate::streams::Streams;
 
 /// What every handler works with.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Api {
     pub source_addresses: Vec<IpNet>,
     /// Brings what was written to ingest and dispatcher.
     pub publication: Publication,
+    /// Answers without end.
+    pub streams: Streams,
 }
 
 impl Api {

@@ -15,6 +15,7 @@
 //! - [`actions`]: pausing, resuming, restarting and checking one
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
+//! - [`streams`]: answers without end, and what they are fed with
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -31,6 +32,7 @@ mod facades;
 pub mod http;
 pub mod relay;
 pub mod resolve;
+pub mod streams;
 pub mod trials;
 pub mod validate;
 pub mod webhooks;
@@ -54,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::Config;
 use crate::api::Api;
 use crate::relay::Relay;
+use crate::streams::Streams;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -105,6 +108,7 @@ impl Service for ConfigApi {
         relay.resync().await?;
 
         let api = Arc::new(Api {
+            streams: Streams::new(store.clone(), config.max_streams, context.stop.clone()),
             store,
             keys,
             profiles,

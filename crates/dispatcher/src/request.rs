@@ -223,11 +223,12 @@ impl Prepared {
             headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
             if let Some(secret) = &self.secret {
                 let signature = sign::standard_webhooks(&event.id, timestamp, &rendered.body, [secret]);
-                headers.insert(WEBHOOK_SIGNATURE, value(&WEBHOOK_SIGNATURE, &signature)?);
+                headers.insert(WEBHOOK_SIGNATURE, secretly(value(&WEBHOOK_SIGNATURE, &signature)?));
             }
         }
         if let (Some(name), Some(secret)) = (&self.body_hmac_header, &self.secret) {
-            headers.insert(name.clone(), value(name, &sign::body_hmac(&rendered.body, secret))?);
+            let signature = sign::body_hmac(&rendered.body, secret);
+            headers.insert(name.clone(), secretly(value(name, &signature)?));
         }
         Ok(headers)
     }
@@ -258,6 +259,12 @@ impl Filled {
             headers,
         }))
     }
+}
+
+/// A signature is as good as what it signs: the log shows that there was one.
+fn secretly(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn same_origin(a: &Target, b: &Target) -> bool {

@@ -4,6 +4,7 @@ mod actions;
 mod body;
 mod fields;
 mod list;
+mod recorded;
 mod view;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::body::{ChangedWebhook, NewWebhook};
+pub(in crate::http) use self::recorded::recorded;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject, Read};

@@ -5,8 +5,12 @@ mod attempts;
 mod deliveries;
 mod events;
 mod rejected_events;
+mod tail;
 
-pub use attempts::{Attempt, AttemptCursor, AttemptFilter, Response, StatusFilter, attempt, attempts};
+pub use attempts::{
+    Attempt, AttemptCursor, AttemptFilter, AttemptPage, Response, StatusFilter, attempt, attempts, responses,
+};
 pub use deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State, deliveries};
 pub use events::{Event, EventFilter, event, event_keys, events, payload};
 pub use rejected_events::{RejectedEvent, rejected_events};
+pub use tail::{Recorded, horizon, recorded};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use proto_schemas::ledger::ErrorClass;
+use proto_schemas::ledger::{ErrorClass, TlsFault};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -118,6 +118,7 @@ async fn post(client: &Client, url: &str, timeout: Duration) -> Result<Response,
             timeout,
         })
         .await
+        .outcome
 }
 
 /// What goes wrong, as class and text.
@@ -145,7 +146,7 @@ async fn a_request_arrives_as_it_was_given() {
     headers.append("webhook-id", HeaderValue::from_static("evt_1"));
     headers.append("content-type", HeaderValue::from_static("application/json"));
     let body = Bytes::from_static(br#"{"n": 1.0, "n": 2}"#);
-    let response = client
+    let exchange = client
         .send(Request {
             method: Method::POST,
             target: &target,
@@ -153,8 +154,8 @@ async fn a_request_arrives_as_it_was_given() {
             body: body.clone(),
             timeout: TIMEOUT,
         })
-        .await
-        .unwrap();
+        .await;
+    let (peer, response) = (exchange.peer.unwrap(), exchange.outcome.unwrap());
 
     let (head, arrived) = told.recv().await.unwrap();
     assert_eq!(arrived, body);
@@ -173,7 +174,7 @@ async fn a_request_arrives_as_it_was_given() {
     assert_eq!(response.status, 202);
     assert_eq!(&response.body[..], b"ok");
     assert!(!response.truncated);
-    assert_eq!(response.remote_addr.port(), receiver.port);
+    assert_eq!(peer.port(), receiver.port);
     assert_eq!(
         response.header_lines(),
         [("x-one", "1"), ("x-two", "\u{fffd}"), ("content-length", "2")]
@@ -194,7 +195,7 @@ async fn an_empty_body_has_a_length() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    assert_eq!(client.send(request).await.unwrap().status, 200);
+    assert_eq!(client.send(request).await.outcome.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -375,7 +376,7 @@ async fn a_name_that_leads_to_a_refused_address_is_never_dialled() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    let error = strict.send(request).await.unwrap_err();
+    let error = strict.send(request).await.outcome.unwrap_err();
     assert_eq!(
         (error.class, error.to_string().as_str()),
         (ErrorClass::RefusedAddress, "target address not allowed")
@@ -397,7 +398,7 @@ async fn an_answer_from_a_refused_address_is_not_passed_on() {
         timeout: TIMEOUT,
     };
     assert_eq!(
-        strict.send(request).await.unwrap_err().class,
+        strict.send(request).await.outcome.unwrap_err().class,
         ErrorClass::RefusedAddress
     );
 }
@@ -418,7 +419,7 @@ async fn without_http_not_even_a_target_gets_it_through() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    assert!(https_only.send(request).await.is_err());
+    assert!(https_only.send(request).await.outcome.is_err());
     assert_eq!(receiver.connections(), 0);
 }
 
@@ -492,7 +493,6 @@ async fn https_is_spoken_in_http_2_over_one_connection() {
             .await
             .unwrap();
         assert_eq!(&response.body[..], b"HTTP/2.0");
-        assert_eq!(response.remote_addr.port(), receiver.port);
     }
     assert_eq!(receiver.connections(), 1);
 }
@@ -501,21 +501,29 @@ async fn https_is_spoken_in_http_2_over_one_connection() {
 async fn certificates_are_verified_and_what_is_wrong_with_one_is_named() {
     let authority = Authority::new();
     let unknown = "the certificate is not from a known authority, or its intermediate certificates are not sent along";
-    for (client, name, expired, text) in [
-        (client(), "127.0.0.1", false, unknown),
+    for (client, name, expired, fault, text) in [
+        (client(), "127.0.0.1", false, TlsFault::UnknownIssuer, unknown),
         (
             authority.client(),
             "other.example",
             false,
+            TlsFault::WrongName,
             "the certificate is for another host",
         ),
-        (authority.client(), "127.0.0.1", true, "the certificate has expired"),
+        (
+            authority.client(),
+            "127.0.0.1",
+            true,
+            TlsFault::Expired,
+            "the certificate has expired",
+        ),
     ] {
         let receiver = authority.receiver(name, expired).await;
         let error = post(&client, &format!("https://127.0.0.1:{}/", receiver.port), TIMEOUT)
             .await
             .unwrap_err();
         assert_eq!((error.class, error.to_string().as_str()), (ErrorClass::Tls, text));
+        assert_eq!(error.tls_fault, Some(fault));
     }
     let plain = Receiver::start(|mut stream| async move {
         let mut hello = [0; 64];
@@ -527,6 +535,97 @@ async fn certificates_are_verified_and_what_is_wrong_with_one_is_named() {
         failure(&format!("https://127.0.0.1:{}/", plain.port), TIMEOUT).await,
         (ErrorClass::Tls, "the server does not speak TLS on this port".to_owned())
     );
+}
+
+/// What is known of a request to this url beside its outcome.
+async fn exchange(client: &Client, url: &str) -> Exchange {
+    let target = client.guard().check(url).unwrap();
+    let request = Request {
+        method: Method::POST,
+        target: &target,
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(b"{}"),
+        timeout: TIMEOUT,
+    };
+    client.send(request).await
+}
+
+#[tokio::test]
+async fn a_connection_has_its_timings_for_the_request_it_was_made_for_and_none_for_later_ones() {
+    let authority = Authority::new();
+    let receiver = authority.receiver("localhost", false).await;
+    let (client, url) = (authority.client(), format!("https://localhost:{}/", receiver.port));
+    let first = exchange(&client, &url).await;
+    assert!(first.outcome.is_ok(), "{first:?}");
+    let Timings {
+        dns: Some(dns),
+        connect: Some(connect),
+        tls: Some(tls),
+        first_byte: Some(first_byte),
+    } = first.timings
+    else {
+        panic!("{first:?}")
+    };
+    assert!(tls > Duration::ZERO && dns + connect + tls <= first_byte, "{first:?}");
+    assert_eq!(first.peer.unwrap().port(), receiver.port);
+
+    let second = exchange(&client, &url).await;
+    let Timings {
+        dns: None,
+        connect: None,
+        tls: None,
+        first_byte: Some(_),
+    } = second.timings
+    else {
+        panic!("{second:?}")
+    };
+    assert_eq!(second.peer, first.peer);
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_fails_tells_how_far_it_got() {
+    let authority = Authority::new();
+    let receiver = authority.receiver("localhost", true).await;
+    let failed = exchange(&authority.client(), &format!("https://127.0.0.1:{}/", receiver.port)).await;
+    assert_eq!(failed.outcome.as_ref().unwrap_err().class, ErrorClass::Tls);
+    assert_eq!(failed.peer.unwrap().port(), receiver.port);
+    let timings = failed.timings;
+    assert!(timings.dns.is_none(), "an address needs no look-up: {timings:?}");
+    assert!(timings.connect.is_some() && timings.tls.is_some() && timings.first_byte.is_none());
+
+    let refused = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://localhost:{}/", listener.local_addr().unwrap().port())
+    };
+    let failed = exchange(&client(), &refused).await;
+    assert!(failed.timings.dns.is_some() && failed.peer.is_none(), "{failed:?}");
+
+    let nowhere = exchange(&client(), "http://nonexistent.localhost.invalid/").await;
+    assert!(
+        nowhere.timings.dns.is_some() && nowhere.timings.connect.is_none(),
+        "{nowhere:?}"
+    );
+}
+
+#[test]
+fn the_checksum_of_a_head_knows_no_order_and_no_secret() {
+    let value = |text: &'static str, sensitive| {
+        let mut value = HeaderValue::from_static(text);
+        value.set_sensitive(sensitive);
+        value
+    };
+    let of = |lines: [(&'static str, HeaderValue); 2]| {
+        let headers = lines
+            .into_iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value))
+            .collect();
+        head_checksum(&Method::POST, "https://example.com/", &headers)
+    };
+    let expected = of([("a", value("1", false)), ("b", value("hush", true))]);
+    assert_eq!(of([("b", value("other", true)), ("a", value("1", false))]), expected);
+    assert_ne!(of([("b", value("hush", true)), ("a", value("2", false))]), expected);
+    assert_ne!(of([("b", value("hush", false)), ("a", value("1", false))]), expected);
 }
 
 #[test]

@@ -1,58 +1,62 @@
 //! `/v1/projects/{project}/attempts`
+//!
+//! - `filter`: which attempts
+//! - `request`: what was sent, made again
+//! - `export`: all of them, line by line
+//! - `stream`: each as it is recorded
+
+mod export;
+mod filter;
+mod request;
+mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page};
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, cursor};
 use jiff::Timestamp;
 use proto_schemas::id::{EventKey, WebhookId, parse_attempt_id};
 use serde::{Deserialize, Serialize};
-use store::log::{self, Attempt, AttemptCursor, AttemptFilter, Response, StatusFilter};
+use store::log::{self, Attempt, AttemptCursor, Response};
 use uuid::Uuid;
 
+use self::filter::{Chosen, Filter};
+use self::request::RequestView;
 use super::json::Text;
-use super::webhook_filter;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
-}
-
-/// Which attempts.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Filter {
-    /// Those of the event with this id.
-    event_id: Option<String>,
-    /// Those of this type.
-    r#type: Option<String>,
-    /// Those of this webhook, by name or id; by its id a deleted one's can still be read.
-    webhook: Option<String>,
-    /// `delivered`, `failed`, a status code such as 503, or a class of them such as 5xx.
-    status: Option<String>,
-    /// From this instant on.
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
-    since: Option<Timestamp>,
-    /// Before this instant.
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
-    until: Option<Timestamp>,
-    // Not flattened: serde would let misspelt names pass.
-    /// Most items on the page.
-    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
-    #[param(minimum = 1, maximum = 250, default = 50)]
-    limit: u16,
-    /// The `next` of the page before.
-    cursor: Option<String>,
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(export::export))
+        .routes(routes!(stream::follow))
+        .routes(routes!(show))
 }
 
 /// Where a page ends.
 #[derive(Debug, Serialize, Deserialize)]
 struct Cursor(Timestamp, Uuid, Uuid, u32, u32);
+
+impl From<AttemptCursor> for Cursor {
+    fn from(cursor: AttemptCursor) -> Self {
+        let (event, webhook, run, attempt) = cursor.attempt;
+        Self(cursor.started_at, event.as_uuid(), webhook.as_uuid(), run, attempt)
+    }
+}
+
+impl From<Cursor> for AttemptCursor {
+    fn from(Cursor(started_at, event, webhook, run, attempt): Cursor) -> Self {
+        Self {
+            started_at,
+            attempt: (EventKey::from_uuid(event), WebhookId::from_uuid(webhook), run, attempt),
+        }
+    }
+}
 
 /// An attempt.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,6 +88,65 @@ pub(super) struct AttemptView {
     /// `test` or `check`, where the request was made to try the webhook; else null.
     #[schema(required)]
     trial: Option<String>,
+    /// What was wrong with the TLS session, where `error_class` is `tls`.
+    #[schema(value_type = Option<TlsFaultWord>, required)]
+    tls_fault: Option<String>,
+    /// Address and port that was talked to; null where no connection was made.
+    #[schema(required)]
+    peer: Option<String>,
+    timings: TimingsView,
+}
+
+/// How long the parts of a request took, in milliseconds.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Timings)]
+struct TimingsView {
+    /// Looking up the host's name. Null where no connection had to be made for this request, as the next two.
+    #[schema(required)]
+    dns_ms: Option<f64>,
+    /// Connecting.
+    #[schema(required)]
+    connect_ms: Option<f64>,
+    /// The TLS handshake.
+    #[schema(required)]
+    tls_ms: Option<f64>,
+    /// From the begin of the request to the head of the response; null where none came.
+    #[schema(required)]
+    first_byte_ms: Option<f64>,
+    /// From the begin to the end of the response.
+    total_ms: f64,
+}
+
+/// What can be wrong with a TLS session.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "stands in the OpenAPI document for the words of TlsFault")]
+enum TlsFaultWord {
+    UnknownIssuer,
+    Expired,
+    NotYetValid,
+    WrongName,
+    Revoked,
+    InvalidCertificate,
+    NotTls,
+    Incompatible,
+    CertificateWanted,
+    Ended,
+    Timeout,
+    Other,
+}
+
+/// An attempt, what was sent and what came back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WholeAttempt {
+    #[serde(flatten)]
+    attempt: AttemptView,
+    /// Null where no request was made.
+    #[schema(required)]
+    request: Option<RequestView>,
+    /// Null where no response came.
+    #[schema(required)]
+    response: Option<ResponseView>,
 }
 
 /// An attempt and what came back.
@@ -111,6 +174,10 @@ struct HeaderLine {
     value: String,
 }
 
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 impl From<Attempt> for AttemptView {
     fn from(attempt: Attempt) -> Self {
         Self {
@@ -123,7 +190,7 @@ impl From<Attempt> for AttemptView {
             attempt: attempt.attempt.attempt,
             run: attempt.attempt.run,
             status: attempt.status,
-            duration_ms: attempt.duration.as_secs_f64() * 1000.0,
+            duration_ms: millis(attempt.duration),
             outcome: attempt.outcome,
             error_class: attempt.error_class,
             error: attempt.error,
@@ -131,6 +198,15 @@ impl From<Attempt> for AttemptView {
             next_attempt_at: attempt.next_attempt_at,
             handed_out: attempt.handed_out,
             trial: attempt.trial,
+            tls_fault: attempt.tls_fault,
+            peer: attempt.peer,
+            timings: TimingsView {
+                dns_ms: attempt.timings.dns.map(millis),
+                connect_ms: attempt.timings.connect.map(millis),
+                tls_ms: attempt.timings.tls.map(millis),
+                first_byte_ms: attempt.timings.first_byte.map(millis),
+                total_ms: millis(attempt.duration),
+            },
         }
     }
 }
@@ -172,62 +248,39 @@ pub(super) async fn list(
     within: InProject<Read>,
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<AttemptView>>, Problem> {
-    let status = filter.status.as_deref().map(status_filter).transpose()?;
     let query = PageQuery {
         limit: filter.limit,
-        cursor: filter.cursor,
+        cursor: filter.cursor.clone(),
     };
-    let before = query
-        .after()?
-        .map(|Cursor(started_at, event, webhook, run, attempt)| AttemptCursor {
-            started_at,
-            attempt: (EventKey::from_uuid(event), WebhookId::from_uuid(webhook), run, attempt),
-        });
+    let before = query.after::<Cursor>()?.map(AttemptCursor::from);
     let project = within.project.id;
     let mut connection = api.store.connection().await.map_err(failed)?;
-    let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
-    let events = match &filter.event_id {
-        Some(id) => Some(log::event_keys(&mut connection, project, id).await.map_err(failed)?),
-        None => None,
-    };
-    let wanted = AttemptFilter {
-        events: events.as_deref(),
-        event_type: filter.r#type.as_deref(),
-        webhook,
-        status,
-        since: filter.since,
-        until: filter.until,
-    };
-    let limit = u32::from(query.limit) + 1;
-    let rows = log::attempts(&mut connection, project, &wanted, before, limit)
+    let chosen = Chosen::of(&mut connection, project, filter.into()).await?;
+    let page = log::attempts(&mut connection, project, &chosen.filter(), before, query.limit.into())
         .await
         .map_err(failed)?;
-    let page = Page::cut(rows, &query, |last| {
-        let at = last.attempt;
-        Cursor(
-            last.started_at,
-            at.event.as_uuid(),
-            at.webhook.as_uuid(),
-            at.run,
-            at.attempt,
-        )
-    })?;
-    Ok(Json(page.map(AttemptView::from)))
+    let next = page.next.map(|next| cursor::encode(&Cursor::from(next)));
+    Ok(Json(Page {
+        items: page.attempts.into_iter().map(AttemptView::from).collect(),
+        next: next.transpose()?,
+    }))
 }
 
-/// Show an attempt and what came back
+/// Show an attempt, what was sent and what came back
+///
+/// The request is made again from the event and the revision of the webhook, and compared with what is on record of it.
 #[utoipa::path(
     get,
     path = "/v1/projects/{project}/attempts/{attempt}",
     operation_id = "show_attempt",
     tag = "Record",
-    responses((status = 200, description = "The attempt", body = AttemptWithResponse)),
+    responses((status = 200, description = "The attempt", body = WholeAttempt)),
 )]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Path((_, id)): Path<(String, String)>,
-) -> Result<Json<AttemptWithResponse>, Problem> {
+) -> Result<Json<WholeAttempt>, Problem> {
     let absent = || {
         Problem::new(
             Code::NotFound,
@@ -236,55 +289,13 @@ pub(super) async fn show(
     };
     let id = parse_attempt_id(&id).ok_or_else(absent)?;
     let mut connection = api.store.connection().await.map_err(failed)?;
-    let found = log::attempt(&mut connection, within.project.id, id)
-        .await
-        .map_err(failed)?;
-    Ok(Json(found.ok_or_else(absent)?.into()))
-}
-
-/// Reads `delivered`, `failed`, `503` or `5xx`.
-fn status_filter(text: &str) -> Result<StatusFilter, Problem> {
-    let refused = || {
-        let detail = "`status` is `delivered`, `failed`, a status code such as 503, or a class of them such as 5xx";
-        Problem::new(Code::MalformedQuery, detail)
-    };
-    match text {
-        "delivered" => return Ok(StatusFilter::Delivered),
-        "failed" => return Ok(StatusFilter::Failed),
-        _ => {}
-    }
-    if let Some(class) = text.strip_suffix("xx") {
-        let class: u16 = class
-            .parse()
-            .ok()
-            .filter(|class| (1..=9).contains(class))
-            .ok_or_else(refused)?;
-        return Ok(StatusFilter::Code(class * 100, class * 100 + 99));
-    }
-    let code: u16 = text
-        .parse()
-        .ok()
-        .filter(|code| (100..=999).contains(code))
-        .ok_or_else(refused)?;
-    Ok(StatusFilter::Code(code, code))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_an_outcome_a_code_or_a_class() {
-        assert_eq!(status_filter("delivered").unwrap(), StatusFilter::Delivered);
-        assert_eq!(status_filter("failed").unwrap(), StatusFilter::Failed);
-        assert_eq!(status_filter("503").unwrap(), StatusFilter::Code(503, 503));
-        assert_eq!(status_filter("5xx").unwrap(), StatusFilter::Code(500, 599));
-        for wrong in ["", "ok", "99", "1000", "xx", "0xx", "12xx", "-1", "5XX"] {
-            assert_eq!(
-                status_filter(wrong).unwrap_err().code(),
-                Code::MalformedQuery,
-                "{wrong}"
-            );
-        }
-    }
+    let project = &within.project;
+    let found = log::attempt(&mut connection, project.id, id).await.map_err(failed)?;
+    let (attempt, response) = found.ok_or_else(absent)?;
+    let request = request::sent(&api, &mut connection, project, &attempt).await?;
+    Ok(Json(WholeAttempt {
+        request,
+        response: attempt.status.map(|_| response.into()),
+        attempt: attempt.into(),
+    }))
 }
