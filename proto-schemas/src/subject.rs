@@ -25,5 +25,11 @@ pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
     )
 }
 
+/// `seen.<project>.<event id>`: what is known of an id that a producer chose.
+#[must_use]
+pub fn seen(project: ProjectId, event_id: &str) -> String {
+    format!("seen.{}.{event_id}", project.as_uuid().as_simple())
+}
+
 /// What ledger entries are published on.
 pub const LEDGER: &str = "ledger.facts";
