@@ -372,5 +372,7 @@ fn publish_error(error: jetstream::context::PublishError) -> Error {
 
 fn code(error: &jetstream::context::PublishError) -> Option<jetstream::ErrorCode> {
     let source = std::error::Error::source(error)?;
-    source.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
+    source
+        .downcast_ref::<jetstream::Error>()
+        .map(jetstream::Error::error_code)
 }

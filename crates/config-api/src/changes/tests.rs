@@ -5,7 +5,7 @@ use common::profile::Profiles;
 use jiff::Timestamp;
 use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
-use store::webhooks::{HeaderValue, Settings};
+use store::webhooks::HeaderValue;
 use uuid::Uuid;
 
 use super::*;
