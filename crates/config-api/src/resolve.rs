@@ -203,7 +203,6 @@ const ACTIVE: Standing = Standing {
 
 #[cfg(test)]
 mod tests {
-
     use common::profile::Profiles;
     use proto_schemas::id::{ProjectId, WebhookId};
     use store::webhook_health::Stopped;

@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::body::{ChangedWebhook, NewWebhook};
+pub(super) use self::fields::PauseWord;
 pub(in crate::http) use self::recorded::recorded;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
