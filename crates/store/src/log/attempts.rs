@@ -44,6 +44,8 @@ pub struct Attempt {
     pub handed_out: u32,
     /// `test` or `check`, where the request was made to try the webhook.
     pub trial: Option<String>,
+    /// The replay that it belongs to, while that is known.
+    pub replay: Option<Uuid>,
     /// SHA-256 of the request's body; empty where no request was made.
     pub request_sha256: Vec<u8>,
     /// Checksum of the request's method, url and header lines.
@@ -88,6 +90,8 @@ pub struct AttemptFilter<'a> {
     pub since: Option<Timestamp>,
     /// Begun before.
     pub until: Option<Timestamp>,
+    /// Of the replay with this number.
+    pub run: Option<u32>,
 }
 
 impl AttemptFilter<'_> {
@@ -98,6 +102,7 @@ impl AttemptFilter<'_> {
                 || self.status.is_some()
                 || self.state.is_some()
                 || self.error_class.is_some()
+                || self.run.is_some()
                 || self.containing.is_some())
     }
 }
@@ -154,6 +159,7 @@ pub(super) struct Row {
     pub(super) next_attempt_at: Option<time::OffsetDateTime>,
     pub(super) handed_out: i32,
     pub(super) trial: Option<String>,
+    pub(super) replay: Option<Uuid>,
     pub(super) request_sha256: Vec<u8>,
     pub(super) request_head: Option<i32>,
     pub(super) dns_us: Option<i32>,
@@ -189,6 +195,7 @@ impl From<Row> for Attempt {
             next_attempt_at: row.next_attempt_at.map(from_sql),
             handed_out: row.handed_out.unsigned_abs(),
             trial: row.trial,
+            replay: row.replay,
             request_sha256: row.request_sha256,
             request_head: row.request_head.map(i32::cast_unsigned),
             timings: Timings {
@@ -315,8 +322,9 @@ async fn page(
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
                 a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256, a.request_head,
-                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault
+                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault, r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
+              LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.project_id = $1
            AND ($2::uuid[] IS NULL OR a.event_key = ANY($2))
            AND ($3::uuid IS NULL OR a.webhook_id = $3)
@@ -343,6 +351,7 @@ async fn page(
            AND ($20::timestamptz IS NULL
                 OR (a.started_at >= $20
                     AND (a.started_at, a.event_key, a.webhook_id, a.run, a.attempt) >= ($20, $21, $22, $23, $24)))
+           AND ($25::integer IS NULL OR a.run = $25 AND a.run > 0)
          ORDER BY a.started_at DESC, a.event_key DESC, a.webhook_id DESC, a.run DESC, a.attempt DESC
          LIMIT $14"#,
         project.as_uuid(),
@@ -369,6 +378,7 @@ async fn page(
         end.map(|end| end.attempt.1.as_uuid()),
         end.map(|end| number(end.attempt.2)),
         end.map(|end| number(end.attempt.3)),
+        filter.run.map(number),
     )
     .fetch_all(connection)
     .await?;
@@ -390,8 +400,9 @@ pub async fn attempt(
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
                 a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256, a.request_head,
-                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault
+                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault, r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
+              LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.event_key = $1 AND a.webhook_id = $2 AND a.run = $3 AND a.attempt = $4 AND a.project_id = $5"#,
         event.as_uuid(),
         webhook.as_uuid(),

@@ -2,6 +2,7 @@
 //! project, newest first, a page at a time. Nothing is written in here.
 
 mod attempts;
+mod dead_letters;
 mod deliveries;
 mod events;
 mod rejected_events;
@@ -10,7 +11,8 @@ mod tail;
 pub use attempts::{
     Attempt, AttemptCursor, AttemptFilter, AttemptPage, Response, StatusFilter, attempt, attempts, responses,
 };
-pub use deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State, deliveries};
+pub use dead_letters::{DeadLetterGroup, GroupCursor, Grouping, dead_letter_groups};
+pub use deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State, deliveries, deliveries_of_run};
 pub use events::{Event, EventFilter, event, event_keys, events, payload};
 pub use rejected_events::{RejectedEvent, rejected_events};
 pub use tail::{Recorded, horizon, recorded};

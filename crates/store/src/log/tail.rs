@@ -65,8 +65,9 @@ pub async fn recorded(
          SELECT a.recorded AS "recorded!", a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id,
                 a.event_type, w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome,
                 a.status, a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256,
-                a.request_head, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault
+                a.request_head, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault, r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
+              LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.project_id = $1
            AND a.recorded >= $2
            AND a.recorded < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
@@ -106,6 +107,7 @@ pub async fn recorded(
                 next_attempt_at: row.next_attempt_at,
                 handed_out: row.handed_out,
                 trial: row.trial,
+                replay: row.replay,
                 request_sha256: row.request_sha256,
                 request_head: row.request_head,
                 dns_us: row.dns_us,

@@ -54,6 +54,8 @@ pub(super) struct ExportFilter {
     /// Those that failed for this reason.
     #[param(value_type = Option<ErrorClassWord>, inline)]
     error_class: Option<String>,
+    /// Those of this replay, by its id or number.
+    replay: Option<String>,
     /// From this instant on.
     #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     since: Option<Timestamp>,
@@ -112,11 +114,12 @@ pub(super) async fn export(
         status: filter.status,
         state: filter.state,
         error_class: filter.error_class,
+        replay: filter.replay,
         since: filter.since,
         until: filter.until,
     };
     let mut connection = api.store.connection().await.map_err(failed)?;
-    let chosen = Chosen::of(&mut connection, within.project.id, asked).await?;
+    let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     drop(connection);
     let mut export = Export {
         api,

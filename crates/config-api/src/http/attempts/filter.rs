@@ -2,15 +2,17 @@
 
 use common::http::{Code, Problem, page};
 use jiff::Timestamp;
-use proto_schemas::id::{EventKey, ProjectId, WebhookId};
+use proto_schemas::id::{EventKey, WebhookId};
 use proto_schemas::ledger::ErrorClass;
 use serde::Deserialize;
 use store::Connection;
 use store::log::{self, Attempt, AttemptFilter, State as DeliveryState, StatusFilter};
+use store::projects::Project;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::webhook_filter;
 use crate::api::failed;
+use crate::replays;
 
 /// Which attempts.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -33,6 +35,8 @@ pub(in crate::http) struct Filter {
     /// Those that failed for this reason.
     #[param(value_type = Option<ErrorClassWord>, inline)]
     pub(super) error_class: Option<String>,
+    /// Those of this replay, by its id or number.
+    pub(super) replay: Option<String>,
     /// From this instant on.
     #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     pub(super) since: Option<Timestamp>,
@@ -86,6 +90,7 @@ pub(super) struct Asked {
     pub(super) status: Option<String>,
     pub(super) state: Option<String>,
     pub(super) error_class: Option<String>,
+    pub(super) replay: Option<String>,
     pub(super) since: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
 }
@@ -100,6 +105,7 @@ impl From<Filter> for Asked {
             status: filter.status,
             state: filter.state,
             error_class: filter.error_class,
+            replay: filter.replay,
             since: filter.since,
             until: filter.until,
         }
@@ -114,6 +120,7 @@ pub(super) struct Chosen {
     webhook: Option<WebhookId>,
     status: Option<StatusFilter>,
     state: Option<DeliveryState>,
+    run: Option<u32>,
 }
 
 impl Chosen {
@@ -121,15 +128,19 @@ impl Chosen {
     ///
     /// # Errors
     /// A word that is none, a webhook that is not there, or a failure of Postgres.
-    pub(super) async fn of(connection: &mut Connection, project: ProjectId, asked: Asked) -> Result<Self, Problem> {
+    pub(super) async fn of(connection: &mut Connection, project: &Project, asked: Asked) -> Result<Self, Problem> {
         let status = asked.status.as_deref().map(status_filter).transpose()?;
         let state = asked.state.as_deref().map(state_filter).transpose()?;
         if let Some(word) = &asked.error_class {
             check_error_class(word)?;
         }
-        let webhook = webhook_filter(connection, project, asked.webhook.as_deref()).await?;
+        let webhook = webhook_filter(connection, project.id, asked.webhook.as_deref()).await?;
         let events = match &asked.event_id {
-            Some(id) => Some(log::event_keys(connection, project, id).await.map_err(failed)?),
+            Some(id) => Some(log::event_keys(connection, project.id, id).await.map_err(failed)?),
+            None => None,
+        };
+        let run = match &asked.replay {
+            Some(named) => Some(replays::number(connection, project, named).await?),
             None => None,
         };
         Ok(Self {
@@ -138,6 +149,7 @@ impl Chosen {
             webhook,
             status,
             state,
+            run,
         })
     }
 
@@ -153,6 +165,7 @@ impl Chosen {
             containing: self.asked.search.as_deref(),
             since: self.asked.since,
             until: self.asked.until,
+            run: self.run,
         }
     }
 
@@ -170,6 +183,7 @@ impl Chosen {
                 .as_deref()
                 .is_none_or(|name| attempt.event_type == name)
             && self.webhook.is_none_or(|webhook| attempt.attempt.webhook == webhook)
+            && self.run.is_none_or(|run| attempt.attempt.run == run)
             && asked
                 .error_class
                 .as_deref()

@@ -88,6 +88,9 @@ pub(super) struct AttemptView {
     /// `test` or `check`, where the request was made to try the webhook; else null.
     #[schema(required)]
     trial: Option<String>,
+    /// The id of the replay that the request was made for, if it was; its number is `run`.
+    #[schema(required)]
+    replay: Option<Uuid>,
     /// What was wrong with the TLS session, where `error_class` is `tls`.
     #[schema(value_type = Option<TlsFaultWord>, required)]
     tls_fault: Option<String>,
@@ -198,6 +201,7 @@ impl From<Attempt> for AttemptView {
             next_attempt_at: attempt.next_attempt_at,
             handed_out: attempt.handed_out,
             trial: attempt.trial,
+            replay: attempt.replay,
             tls_fault: attempt.tls_fault,
             peer: attempt.peer,
             timings: TimingsView {
@@ -255,7 +259,7 @@ pub(super) async fn list(
     let before = query.after::<Cursor>()?.map(AttemptCursor::from);
     let project = within.project.id;
     let mut connection = api.store.connection().await.map_err(failed)?;
-    let chosen = Chosen::of(&mut connection, project, filter.into()).await?;
+    let chosen = Chosen::of(&mut connection, &within.project, filter.into()).await?;
     let page = log::attempts(&mut connection, project, &chosen.filter(), before, query.limit.into())
         .await
         .map_err(failed)?;

@@ -226,6 +226,9 @@ fn add_headers(
     if let Some(name) = definition.signature.body_hmac_header.as_ref().filter(|_| is_signed) {
         headers.insert(HeaderName::from_bytes(name.as_bytes())?, hidden());
     }
+    if attempt.attempt.run > 0 {
+        headers.insert("posthaste-replay", HeaderValue::from(attempt.attempt.run));
+    }
     if attempt.trial.is_some() {
         headers.insert("posthaste-test", HeaderValue::from_static("true"));
     }

@@ -59,6 +59,8 @@ pub(super) struct StreamFilter {
     /// Those that failed for this reason.
     #[param(value_type = Option<ErrorClassWord>, inline)]
     error_class: Option<String>,
+    /// Those of this replay, by its id or number.
+    replay: Option<String>,
 }
 
 /// A place in the record, as the id of an event.
@@ -113,10 +115,11 @@ pub(super) async fn follow(
         webhook: filter.webhook,
         status: filter.status,
         error_class: filter.error_class,
+        replay: filter.replay,
         ..Asked::default()
     };
     let mut connection = api.store.connection().await.map_err(failed)?;
-    let chosen = Chosen::of(&mut connection, project, asked).await?;
+    let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     let now = Recorded::before(log::horizon(&mut connection).await.map_err(failed)?);
     drop(connection);
     let (permit, feed) = api.streams.follow(project, now)?;
