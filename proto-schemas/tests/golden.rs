@@ -18,8 +18,10 @@ use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, SecretId, WebhookId};
 use proto_schemas::ledger::{
-    AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome, SkipReason,
+    AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Exchange, Fact, Outcome, SkipReason,
+    Timings, TlsFault,
 };
+use proto_schemas::seen::SeenEvent;
 use proto_schemas::stream::config_key::Key;
 use proto_schemas::{DecodeError, wire};
 use uuid::Uuid;
@@ -128,6 +130,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 ladder: vec![Duration::ZERO, Duration::from_secs(60)],
                 fail_after: None,
                 trial: None,
+                exchange: Exchange::default(),
             }),
         ),
         (
@@ -344,6 +347,33 @@ fn added_fields_are_written_and_read_as_before() {
             Fact::AttemptFinished(AttemptFinished {
                 fail_after: Some(5),
                 trial: Some(TrialKind::Check),
+                ..finished.clone()
+            }),
+        ),
+        (
+            "attempt_finished_exchange",
+            Fact::AttemptFinished(AttemptFinished {
+                exchange: Exchange {
+                    timings: Timings {
+                        dns: Some(Duration::from_micros(1_200)),
+                        connect: Some(Duration::ZERO),
+                        tls: None,
+                        first_byte: Some(Duration::from_micros(40_000)),
+                    },
+                    peer: Some("192.0.2.7:443".parse().unwrap()),
+                    tls_fault: Some(TlsFault::UnknownIssuer),
+                    request_head: Some(0xdead_beef),
+                },
+                ..finished.clone()
+            }),
+        ),
+        (
+            "attempt_finished_ipv6",
+            Fact::AttemptFinished(AttemptFinished {
+                exchange: Exchange {
+                    peer: Some("[2001:db8::7]:8443".parse().unwrap()),
+                    ..Exchange::default()
+                },
                 ..finished
             }),
         ),
@@ -382,6 +412,16 @@ fn secrets_are_written_and_read_as_before() {
         (secrets[0].id, secrets[0].sealed.as_str()),
         (SecretId::BEFORE, "v1|k|n|s")
     );
+}
+
+#[test]
+fn what_is_known_of_an_id_is_written_and_read_as_before() {
+    for (name, event) in [("seen_event", Some(event().key)), ("seen_event_claimed", None)] {
+        let seen = SeenEvent { digest: [7; 16], event };
+        let bytes = golden(name, &seen.encode());
+        assert_eq!(SeenEvent::decode(bytes).unwrap(), seen, "{name}");
+    }
+    assert!(SeenEvent::decode(Bytes::from_static(b"\x08\x01\x12\x01\x00")).is_err());
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Prepared {
             headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
             let signature = sign::standard_webhooks(&event.id, now.as_second(), &rendered.body, live());
             if !signature.is_empty() {
-                headers.insert(WEBHOOK_SIGNATURE, value(&WEBHOOK_SIGNATURE, &signature)?);
+                headers.insert(WEBHOOK_SIGNATURE, secretly(value(&WEBHOOK_SIGNATURE, &signature)?));
             }
         }
         let shared = live().find_map(|key| match key {
@@ -239,7 +239,8 @@ impl Prepared {
             Key::V1a(_) => None,
         });
         if let (Some(name), Some(secret)) = (&self.body_hmac_header, shared) {
-            headers.insert(name.clone(), value(name, &sign::body_hmac(&rendered.body, secret))?);
+            let signature = sign::body_hmac(&rendered.body, secret);
+            headers.insert(name.clone(), secretly(value(name, &signature)?));
         }
         Ok(headers)
     }
@@ -270,6 +271,12 @@ impl Filled {
             headers,
         }))
     }
+}
+
+/// A signature is as good as what it signs: the log shows that there was one.
+fn secretly(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn same_origin(a: &Target, b: &Target) -> bool {
