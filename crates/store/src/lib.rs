@@ -6,7 +6,7 @@
 //! No rule of the product is decided in here: statements store what they are given.
 //!
 //! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`; retry-scheduler writes `events`, `attempts`,
-//! `pending_deliveries`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`, `missing_deliveries`,
+//! `pending_deliveries`, `drains`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`, `missing_deliveries`,
 //! and makes and drops the partitions. Both note in `outbox` which definitions they have changed. [`log`] reads what
 //! retry-scheduler has written, for people.
 //!
@@ -14,6 +14,7 @@
 
 pub mod attempts;
 mod config;
+pub mod drains;
 mod error;
 pub mod event_types;
 pub mod events;

@@ -260,7 +260,7 @@ pub async fn sums(
     let rows = sqlx::query!(
         r#"-- reconciliation::sums
          SELECT s.state AS "state!", count(*) AS "count!",
-                count(*) FILTER (WHERE s.state = 'queued' AND e.key < $4) AS "missing!"
+                count(*) FILTER (WHERE s.state = 'queued' AND p.state IS NULL AND e.key < $4) AS "missing!"
          FROM events e
          CROSS JOIN LATERAL (
              SELECT o.webhook_id, false AS skipped FROM unnest(e.owed) AS o (webhook_id)
@@ -272,6 +272,7 @@ pub async fn sums(
              SELECT CASE
                  WHEN d.skipped THEN 'skipped'
                  WHEN p.state = 'released' THEN 'scheduled'
+                 WHEN p.state = 'behind' THEN 'queued'
                  WHEN p.state IS NOT NULL THEN p.state
                  WHEN EXISTS (SELECT 1 FROM attempts a
                               WHERE a.event_key = e.key AND a.webhook_id = d.webhook_id AND a.run = 0

@@ -13,7 +13,7 @@ use sqlx::query_as;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-pub use self::settings::{BodyKind, RateLimit, Settings, SignatureSettings};
+pub use self::settings::{BodyKind, Ordering, RateLimit, Settings, SignatureSettings};
 use crate::time::{from_sql, to_sql};
 use crate::{Connection, Error};
 

@@ -54,6 +54,7 @@ enum StateWord {
     Held,
     Skipped,
     Dead,
+    Cancelled,
 }
 
 /// Where a page ends.

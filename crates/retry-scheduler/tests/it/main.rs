@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod health;
+mod held;
+mod ordered;
 mod record;
 mod release;
 mod rescue;

@@ -47,25 +47,28 @@ pub enum State {
     Scheduled,
     /// Its lane had no room; waits its turn.
     Parked,
-    /// Its webhook holds what comes while it is paused.
+    /// Its webhook gets nothing just now, and the delivery is kept for it.
     Held,
     /// Out of attempts.
     Dead,
     /// No delivery was made, for the reason given.
     Skipped,
-    /// On its way to its first attempt.
+    /// Ended before the receiver had it, for the reason given.
+    Cancelled,
+    /// On its way to its first attempt; where deliveries go out in order, behind others.
     Queued,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Delivered,
         Self::Scheduled,
         Self::Parked,
         Self::Held,
         Self::Dead,
         Self::Skipped,
+        Self::Cancelled,
         Self::Queued,
     ];
 
@@ -79,6 +82,7 @@ impl State {
             Self::Held => "held",
             Self::Dead => "dead",
             Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
             Self::Queued => "queued",
         }
     }
@@ -96,6 +100,7 @@ impl State {
             Self::Parked => &["parked"],
             Self::Held => &["held"],
             Self::Dead => &["dead"],
+            Self::Cancelled => &["cancelled"],
             Self::Delivered | Self::Skipped | Self::Queued => &[],
         }
     }
@@ -297,6 +302,7 @@ async fn recorded(
              SELECT CASE
                  WHEN d.skip_reason IS NOT NULL THEN 'skipped'
                  WHEN p.state = 'released' THEN 'scheduled'
+                 WHEN p.state = 'behind' THEN 'queued'
                  WHEN p.state IS NOT NULL THEN p.state
                  WHEN a.delivered THEN 'delivered'
                  ELSE 'queued'

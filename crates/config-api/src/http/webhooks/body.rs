@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::{AnswerClass, BodyWord, HeaderBody, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{
+    AnswerClass, BodyWord, HeaderBody, OrderingBody, RateLimitBody, RetryBody, SignatureBody, Success,
+};
 use crate::changes::{Changes, HeaderChange};
 use crate::http::json::{Span, given, nullable};
 
@@ -103,6 +105,14 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 /// Changes to a webhook. What is absent stays as it is.
@@ -189,6 +199,14 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 impl NewWebhook {
@@ -269,6 +287,8 @@ impl From<NewWebhook> for Changes {
             rate_limit: new.rate_limit,
             max_in_flight: new.max_in_flight,
             fail_after: new.fail_after,
+            ordering: new.ordering,
+            drain_rate: new.drain_rate,
         })
     }
 }
@@ -297,6 +317,8 @@ impl From<ChangedWebhook> for Changes {
             rate_limit: changed.rate_limit.map(|limit| limit.map(Into::into)),
             max_in_flight: changed.max_in_flight,
             fail_after: changed.fail_after,
+            ordering: changed.ordering.map(|ordering| ordering.map(Into::into)),
+            drain_rate: changed.drain_rate.map(|limit| limit.map(Into::into)),
             options: changed.options,
         }
     }
