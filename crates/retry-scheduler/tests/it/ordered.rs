@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::bus::Bus;
+use common::definitions::Definitions;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -246,6 +247,7 @@ async fn who_waits_behind_nobody_is_found() {
 struct Story {
     ledger: Ledger,
     bus: Bus,
+    definitions: Arc<Definitions>,
     /// Each event's webhook and key.
     events: BTreeMap<EventKey, (WebhookId, OrderKey)>,
     recorded: BTreeSet<EventKey>,
@@ -310,7 +312,10 @@ impl Story {
 
     async fn release(&mut self) {
         // Each time a process of its own.
-        let orderer = orderer(&self.ledger, &self.bus);
+        let definitions = Arc::clone(&self.definitions);
+        let orderer = Orderer {
+            releaser: Arc::new(self.ledger.releaser_by(&self.bus, 20, definitions)),
+        };
         orderer.release_before(&self.webhooks(), self.frontier()).await.unwrap();
         orderer.releaser.look().await.unwrap();
         self.fill_pipe().await;
@@ -367,9 +372,11 @@ async fn whatever_happens_in_whatever_order_the_deliveries_of_a_key_go_out_one_a
     let steps = proptest::collection::vec((any::<u8>(), any::<usize>(), any::<u8>()), 120);
     let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
     let bus = nats.bus().await;
+    let defined = Defined::over(&bus).await;
     let mut story = Story {
         ledger,
         bus,
+        definitions: Arc::clone(&defined.definitions),
         events: BTreeMap::new(),
         recorded: BTreeSet::new(),
         told: Vec::new(),
@@ -380,6 +387,9 @@ async fn whatever_happens_in_whatever_order_the_deliveries_of_a_key_go_out_one_a
     for case in 0..CASES {
         // One webhook by key, one as a whole.
         let begin = u64::try_from(case).unwrap() * 100;
+        for number in [2 * case + 1, 2 * case + 2] {
+            defined.put(&definition(webhook(number))).await;
+        }
         for number in begin..begin + 20 {
             let (webhook, by) = match number % 2 {
                 0 => (webhook(2 * case + 1), order_key(u128::from(number % 3))),
