@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::fields::{
-    AnswerClass, BodyWord, HeaderView, OrderingBody, RateLimitBody, RetryBody, SignatureBody, Success,
+    AnswerClass, BodyWord, HeaderView, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success,
 };
 use crate::http::json::Span;
 use crate::resolve;
@@ -66,6 +66,9 @@ pub(crate) struct Definition {
     /// Requests under way at once; null: the operator's default.
     #[schema(required)]
     max_in_flight: Option<u32>,
+    /// What becomes of what happens while it is paused; null: as the profile says.
+    #[schema(required)]
+    pause: Option<PauseWord>,
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[schema(required)]
     fail_after: Option<u32>,
@@ -165,6 +168,7 @@ impl Definition {
             success: settings.redirect_is_success.map(|redirects| Success { redirects }),
             rate_limit: settings.rate_limit.map(RateLimitBody::from),
             max_in_flight: settings.max_in_flight,
+            pause: settings.hold_while_paused.map(PauseWord::of),
             fail_after: settings.fail_after,
             ordering: settings.ordering.clone().map(OrderingBody::from),
             drain_rate: settings.drain_rate.map(RateLimitBody::from),
