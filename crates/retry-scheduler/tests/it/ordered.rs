@@ -358,7 +358,7 @@ impl Story {
         if ends {
             self.settled.insert(event);
         }
-        if what % 3 == 0 {
+        if what.is_multiple_of(3) {
             self.told.push(fact.clone());
         }
         self.told.push(fact);
