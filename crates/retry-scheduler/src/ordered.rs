@@ -166,8 +166,8 @@ impl Orderer {
     pub async fn release_before(&self, webhooks: &[WebhookId], frontier: EventKey) -> Result<Next, Error> {
         let releaser = &self.releaser;
         let mut transaction = releaser.store.begin().await?;
-        let claimed =
-            pending_deliveries::claim_ordered(&mut transaction, webhooks, frontier, releaser.per_webhook, CLAIM);
+        let (now, room) = (releaser.clock.now(), releaser.room());
+        let claimed = pending_deliveries::claim_ordered(&mut transaction, webhooks, frontier, now, room, CLAIM);
         let Some(claimed) = claimed.await? else {
             transaction.rollback().await?;
             return Ok(Next::Soon);

@@ -1,7 +1,8 @@
 //! Hands deliveries to dispatcher again when they are due.
 //!
 //! In: `scheduled` rows whose time has come, the oldest `parked` rows of each webhook as room is made, and the oldest `held`
-//! ones of each that is active again, no faster than it wants. Out: `DeliveryDue` to stream DELIVERIES, and the rows
+//! ones of each that is active again, no faster than it wants; one at a time where its attempts have failed of late, since
+//! one is enough to see whether they still do. Out: `DeliveryDue` to stream DELIVERIES, and the rows
 //! `released`. A row whose webhook gets nothing just now is `held`, and one whose webhook is gone `cancelled`: that is
 //! known from the definitions in memory, and where they are behind, dispatcher says the same.
 //!
@@ -33,7 +34,7 @@ use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::subject;
 use store::attempts::{self, AttemptKey};
-use store::pending_deliveries::{self, Deferred, Drain, Step, Then};
+use store::pending_deliveries::{self, Deferred, Drain, Room, Step, Then};
 use store::{Connection, Store, Transaction, drains, events};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,10 @@ use crate::wake::Wake;
 
 /// Most deliveries of one transaction.
 pub(crate) const CLAIM: u32 = 500;
+
+/// Failed attempts in a row from which on a webhook's parked deliveries are released one by one: dispatcher, whose breaker
+/// opens by then, would send the others back. The first that is delivered ends it.
+const PROBED_FROM: u32 = 5;
 
 /// Events read and published at once: the bound on memory, since a payload may be hundreds of kilobytes.
 const EVENTS_AT_ONCE: usize = 32;
@@ -196,7 +201,7 @@ impl Releaser {
 
         let mut transaction = self.store.begin().await?;
         let now = self.clock.now();
-        let parked = pending_deliveries::claim_parked(&mut transaction, now, self.per_webhook, CLAIM).await?;
+        let parked = pending_deliveries::claim_parked(&mut transaction, now, self.room(), CLAIM).await?;
         claimed = claimed.max(parked.len());
         self.release(transaction, "parked", parked).await?;
 
@@ -206,6 +211,14 @@ impl Releaser {
             claimed: claimed.max(held),
             drains_at,
         })
+    }
+
+    /// How many of one webhook may be released at once.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            per_webhook: self.per_webhook,
+            one_from: PROBED_FROM,
+        }
     }
 
     /// Releases held deliveries of webhooks that are active; those that go out in order get their turn instead. Tells how
@@ -229,7 +242,7 @@ impl Releaser {
             paced = allowances;
             Ok(drains)
         };
-        let claimed = pending_deliveries::claim_held(&mut transaction, drains, self.per_webhook, CLAIM).await?;
+        let claimed = pending_deliveries::claim_held(&mut transaction, drains, now, self.room(), CLAIM).await?;
         let mut taken: HashMap<WebhookId, u32> = HashMap::new();
         for claimed in &claimed {
             *taken.entry(claimed.attempt.webhook).or_default() += 1;

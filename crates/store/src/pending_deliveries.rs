@@ -36,7 +36,7 @@ mod claims;
 mod kept_back;
 
 pub use self::claims::{
-    Claimed, Drain, claim_held, claim_ordered, claim_parked, claim_scheduled, queued_from, webhooks_held,
+    Claimed, Drain, Room, claim_held, claim_ordered, claim_parked, claim_scheduled, queued_from, webhooks_held,
     webhooks_queued, webhooks_waiting,
 };
 pub use self::kept_back::{KeptBack, KeyPlace, cancel_all, enqueue, keep_back, promote_forgotten, set_aside};

@@ -325,7 +325,7 @@ impl Story {
     async fn die_releasing(&mut self) {
         let mut transaction = self.ledger.store.begin().await.unwrap();
         let (webhooks, frontier) = (self.webhooks(), self.frontier());
-        let claimed = pending_deliveries::claim_ordered(&mut transaction, &webhooks, frontier, 20, 500).await;
+        let claimed = pending_deliveries::claim_ordered(&mut transaction, &webhooks, frontier, START, ROOM, 500).await;
         for attempt in claimed.unwrap().unwrap() {
             self.publish((attempt.event, attempt.attempt, attempt.release + 1));
         }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Row;
 use crate::time::to_sql;
+use crate::value::counter;
 use crate::{Connection, Error};
 
 /// Held by whoever releases parked and held deliveries. Any number no other lock uses.
@@ -53,8 +54,17 @@ pub async fn claim_scheduled(
     Ok(rows.into_iter().map(AttemptRef::from).collect())
 }
 
-/// Locks parked deliveries whose turn it is: per webhook the oldest, and no more than bring it to `per_webhook` released
-/// ones. Nothing is returned while another transaction does the same, so the bound holds over all processes.
+/// How many parked, held or ordered deliveries of one webhook may be released at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Usually.
+    pub per_webhook: u32,
+    /// Failed attempts in a row from which on it is one.
+    pub one_from: u32,
+}
+
+/// Locks parked deliveries whose turn it is: per webhook the oldest, and no more than bring it to as many released ones as
+/// `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
 ///
 /// Only the head of each webhook's row of parked deliveries is looked at. Whatever is deferred goes back to the head, so
 /// a lane that has just said when to come again is left alone until then, however many wait behind.
@@ -64,7 +74,7 @@ pub async fn claim_scheduled(
 pub async fn claim_parked(
     connection: &mut Connection,
     now: Timestamp,
-    per_webhook: u32,
+    room: Room,
     limit: u32,
 ) -> Result<Vec<AttemptRef>, Error> {
     if !alone(connection, PARKED_LOCK).await? {
@@ -83,10 +93,12 @@ pub async fn claim_parked(
              FROM waiting WHERE waiting.webhook_id IS NOT NULL
          ), room AS (
              SELECT waiting.webhook_id,
-                    $2 - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
-                                                WHERE busy.state = 'released' AND busy.webhook_id = waiting.webhook_id
-                                                LIMIT $2) AS released) AS free
-             FROM waiting WHERE waiting.webhook_id IS NOT NULL
+                    CASE WHEN health.failures_in_a_row >= $4 THEN 1 ELSE $2::bigint END
+                    - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
+                                             WHERE busy.state = 'released' AND busy.webhook_id = waiting.webhook_id
+                                             LIMIT $2) AS released) AS free
+             FROM waiting LEFT JOIN webhook_health AS health ON health.webhook_id = waiting.webhook_id
+             WHERE waiting.webhook_id IS NOT NULL
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
                 head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
@@ -101,8 +113,9 @@ pub async fn claim_parked(
          WHERE head.due_at <= $1 AND EXISTS (SELECT FROM events WHERE events.key = head.event_key)
          LIMIT $3"#,
         to_sql(now),
-        i64::from(per_webhook),
+        i64::from(room.per_webhook),
         i64::from(limit),
+        counter(room.one_from),
     )
     .fetch_all(connection)
     .await?;
@@ -197,15 +210,16 @@ pub struct Claimed {
 }
 
 /// Locks held deliveries whose turn it is: of each of these webhooks the oldest, as many as its drain allows, and no more
-/// than bring it to `per_webhook` released ones. `drains` is asked once it is certain that no other transaction does the
-/// same; nothing is returned while one does.
+/// than bring it to as many released ones as `room` says; none while its lane has said when to come again. `drains` is
+/// asked once it is certain that no other transaction does the same; nothing is returned while one does.
 ///
 /// # Errors
 /// Any [`Error`].
 pub async fn claim_held(
     connection: &mut Connection,
     drains: impl AsyncFnOnce(&mut Connection) -> Result<Vec<Drain>, Error>,
-    per_webhook: u32,
+    now: Timestamp,
+    room: Room,
     limit: u32,
 ) -> Result<Vec<Claimed>, Error> {
     if !alone(connection, PARKED_LOCK).await? {
@@ -222,11 +236,17 @@ pub async fn claim_held(
          WITH room AS (
              SELECT drain.webhook_id,
                     least(drain.most,
-                          $3 - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
-                                                      WHERE busy.state = 'released'
-                                                        AND busy.webhook_id = drain.webhook_id
-                                                      LIMIT $3) AS released)) AS free
+                          CASE WHEN health.failures_in_a_row >= $5 THEN 1 ELSE $3::bigint END
+                          - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
+                                                   WHERE busy.state = 'released' AND busy.webhook_id = drain.webhook_id
+                                                   LIMIT $3) AS released)) AS free
              FROM UNNEST($1::uuid[], $2::bigint[]) AS drain (webhook_id, most)
+             LEFT JOIN webhook_health AS health ON health.webhook_id = drain.webhook_id
+             WHERE NOT EXISTS (
+                 SELECT FROM (SELECT due_at FROM pending_deliveries AS parked
+                              WHERE parked.state = 'parked' AND parked.webhook_id = drain.webhook_id
+                              ORDER BY parked.event_key LIMIT 1) AS lane
+                 WHERE lane.due_at > $6)
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
                 head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!",
@@ -243,8 +263,10 @@ pub async fn claim_held(
          LIMIT $4"#,
         &webhooks,
         &most,
-        i64::from(per_webhook),
+        i64::from(room.per_webhook),
         i64::from(limit),
+        counter(room.one_from),
+        to_sql(now),
     )
     .fetch_all(connection)
     .await?;
@@ -265,7 +287,8 @@ pub async fn claim_held(
 }
 
 /// Locks deliveries that go out in order and are the next of their keys: of each of these webhooks the oldest before
-/// `frontier`, and no more than bring it to `per_webhook` released ones. `None` while another transaction does the same.
+/// `frontier`, and no more than bring it to as many released ones as `room` says; none while its lane has said when to come
+/// again. `None` while another transaction does the same.
 ///
 /// That nothing of the key comes before a row holds when everything before `frontier` is on record: what is not settled
 /// by then has a row.
@@ -276,7 +299,8 @@ pub async fn claim_ordered(
     connection: &mut Connection,
     webhooks: &[WebhookId],
     frontier: EventKey,
-    per_webhook: u32,
+    now: Timestamp,
+    room: Room,
     limit: u32,
 ) -> Result<Option<Vec<AttemptRef>>, Error> {
     if !alone(connection, ORDERED_LOCK).await? {
@@ -288,10 +312,17 @@ pub async fn claim_ordered(
         r#"-- pending_deliveries::claim_ordered
          WITH room AS (
              SELECT wanted.webhook_id,
-                    $3 - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
-                                                WHERE busy.state = 'released' AND busy.webhook_id = wanted.webhook_id
-                                                LIMIT $3) AS released) AS free
+                    CASE WHEN health.failures_in_a_row >= $5 THEN 1 ELSE $3::bigint END
+                    - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
+                                             WHERE busy.state = 'released' AND busy.webhook_id = wanted.webhook_id
+                                             LIMIT $3) AS released) AS free
              FROM UNNEST($1::uuid[]) AS wanted (webhook_id)
+             LEFT JOIN webhook_health AS health ON health.webhook_id = wanted.webhook_id
+             WHERE NOT EXISTS (
+                 SELECT FROM (SELECT due_at FROM pending_deliveries AS parked
+                              WHERE parked.state = 'parked' AND parked.webhook_id = wanted.webhook_id
+                              ORDER BY parked.event_key LIMIT 1) AS lane
+                 WHERE lane.due_at > $6)
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
                 head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
@@ -312,8 +343,10 @@ pub async fn claim_ordered(
          LIMIT $4"#,
         &webhooks,
         frontier.as_uuid(),
-        i64::from(per_webhook),
+        i64::from(room.per_webhook),
         i64::from(limit),
+        counter(room.one_from),
+        to_sql(now),
     )
     .fetch_all(connection)
     .await?;

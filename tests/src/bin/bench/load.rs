@@ -135,6 +135,24 @@ impl Load {
         })
     }
 
+    /// Publishes `count` events of one type as fast as they are taken.
+    pub(crate) async fn pour(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        for _ in 0..count {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, event_type).await?);
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        Ok(())
+    }
+
     /// `rate` events a second, each at its time whatever became of the earlier ones; latencies in microseconds, from
     /// when an event was due to when the sink had it. Events that never come to a quick webhook are left out.
     pub(crate) async fn open_loop(

@@ -5,6 +5,7 @@
 //! test shows in the figures instead of slowing the generator down.
 
 mod account;
+mod backlog;
 mod load;
 mod report;
 mod sink;
@@ -34,9 +35,12 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
-    /// Only these measurements: bare, saturation, light, isolation.
+    /// Only these measurements: bare, saturation, light, isolation, backlog.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Deliveries parked for a dead receiver in the measurement `backlog`.
+    #[arg(long, default_value_t = 100_000)]
+    parked: u64,
 }
 
 impl Args {
@@ -59,7 +63,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", report::machine());
     println!("starting nats-server, Postgres and the four services …");
     let sink = Sink::start().await?;
-    let env = vec![("POSTHASTE_LOG", "warn".to_owned())];
+    let env = vec![
+        ("POSTHASTE_LOG", "warn".to_owned()),
+        ("POSTHASTE_BREAKER_FAILURES", "5".to_owned()),
+    ];
     let cluster = Cluster::start_with(Setup { env, durable: true }).await?;
     let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
     let api = &cluster.admin;
@@ -105,6 +112,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("isolation") {
         isolation(&cluster, &load, &sink, window).await?;
+    }
+    if args.wants("backlog") {
+        backlog::measure(&args, &cluster, &load, &sink, window).await?;
     }
     println!("\nresident memory:");
     let mut table = Table::new(&["process", "MiB"]);
