@@ -12,6 +12,7 @@
 //! - [`cancel`]: what waits for a deleted webhook ends
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
+//! - [`replay`]: orders → deliveries made again, dead letters put away
 //! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
@@ -31,6 +32,7 @@ pub mod patience;
 pub mod reconcile;
 pub mod record;
 pub mod release;
+pub mod replay;
 pub mod rescue;
 pub mod retention;
 pub mod wake;
@@ -59,6 +61,7 @@ use self::patience::Patience;
 use self::reconcile::Reconciler;
 use self::record::{BATCH, LINGER, Recorder};
 use self::release::Releaser;
+use self::replay::Replayer;
 use self::rescue::Rescuer;
 use self::retention::Retention;
 use self::wake::Wake;
@@ -180,6 +183,15 @@ impl Service for RetryScheduler {
             metrics: metrics.clone(),
         };
         stages.spawn(until(end(), async move |end| reconciler.run(end).await));
+        let replayer = Replayer {
+            store: store.clone(),
+            clock: clock.clone(),
+            wake: wake.clone(),
+            per_second: config.replays_per_second,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
+        stages.spawn(until(end(), async move |end| replayer.run(end).await));
         let rescuer = Rescuer {
             store: store.clone(),
             bus,

@@ -36,6 +36,7 @@ pub struct Metrics {
     repaired: Counter<u64>,
     cancelled: Counter<u64>,
     expired: Counter<u64>,
+    replayed: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -98,6 +99,10 @@ impl Default for Metrics {
                 "posthaste_deliveries_cancelled",
                 "Waiting deliveries that ended because their webhook was deleted",
             ),
+            replayed: counter(
+                "posthaste_deliveries_replayed",
+                "Deliveries made again, and dead letters discarded, by what was asked for",
+            ),
             repaired: counter(
                 "posthaste_deliveries_repaired",
                 "Missing deliveries that were made due again",
@@ -148,6 +153,12 @@ impl Metrics {
 
     pub(crate) fn repaired(&self, deliveries: u64) {
         self.repaired.add(deliveries, &[]);
+    }
+
+    pub(crate) fn replayed(&self, kind: &'static str, deliveries: u64) {
+        if deliveries > 0 {
+            self.replayed.add(deliveries, &[KeyValue::new("kind", kind)]);
+        }
     }
 
     pub(crate) fn pending(&self, counts: &[Count], now: Timestamp) {

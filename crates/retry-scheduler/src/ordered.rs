@@ -66,7 +66,7 @@ impl Frontier {
         };
         self.next = Some((next, goal));
         let ledger = bus.position(LEDGER).await?;
-        let recorded = ledger.acked >= goal || ledger.waiting + ledger.handed_out == 0;
+        let recorded = ledger.acked >= goal;
         if recorded {
             self.known = self.known.max(Some(next));
             self.next = None;

@@ -168,8 +168,10 @@ impl Recorder {
         store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
+        let ended = rows.ended(&steps);
         let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
+        store::pending_deliveries::replay::supersede(&mut transaction, &ended).await?;
         let deferred = rows.deferred.len();
         store::pending_deliveries::defer(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
         let kept_back = kept_back(rows.accepted.iter().filter(|fact| new.contains(&fact.event.key)));
@@ -403,6 +405,14 @@ impl<'a> Rows<'a> {
             store::outbox::append(connection, &moved).await?;
         }
         Ok(())
+    }
+
+    /// The attempts that may make rows of earlier runs void, or be made void by what a later run has delivered. Of the
+    /// deliveries that go well straight away there is none.
+    fn ended(&self, steps: &[Step]) -> Vec<AttemptRef> {
+        let dead = steps.iter().filter(|step| step.due_at.is_none()).map(|step| step.after);
+        let delivered = self.delivered.iter().copied().filter(|attempt| attempt.run > 0);
+        delivered.chain(dead).collect()
     }
 
     /// The days whose partitions are needed.

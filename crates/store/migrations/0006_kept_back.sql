@@ -11,7 +11,7 @@ ALTER TABLE pending_deliveries
     -- Deliveries of one webhook with the same key go out one after the other, the oldest event's first; null: unordered.
     ADD COLUMN order_key uuid;
 
-CREATE INDEX pending_deliveries_held ON pending_deliveries (webhook_id, event_key) WHERE state = 'held';
+CREATE INDEX pending_deliveries_held ON pending_deliveries (webhook_id, run, event_key) WHERE state = 'held';
 CREATE INDEX pending_deliveries_queued ON pending_deliveries (webhook_id, event_key) WHERE state = 'queued';
 -- What is not settled, by key: who is first, and whether anybody is.
 CREATE INDEX pending_deliveries_order ON pending_deliveries (webhook_id, order_key, event_key)

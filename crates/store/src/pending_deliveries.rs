@@ -24,6 +24,8 @@
 //! - [`claims`]: which rows may be released
 //! - [`kept_back`]: rows of deliveries that nobody has tried yet: held ones, and those that go out in order
 
+pub mod replay;
+
 use jiff::Timestamp;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
 use uuid::Uuid;

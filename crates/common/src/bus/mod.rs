@@ -7,10 +7,12 @@
 //! - [`config`]: flags and defaults
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
+//! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
 
 pub mod bucket;
 pub mod config;
+mod credit;
 pub mod streams;
 pub mod work_off;
 
@@ -262,24 +264,19 @@ impl Bus {
         Ok(messages)
     }
 
-    /// The last sequence stored in `stream`, and the sequence up to which its consumer has acked everything.
+    /// Where `stream` stands.
     ///
     /// # Errors
     /// [`Error::SetUp`] where JetStream does not say.
     pub async fn position(&self, stream: Stream) -> Result<Position, Error> {
-        let fail = |source: async_nats::Error| Error::SetUp {
-            what: format!("the position of {}", stream.name),
-            source,
-        };
         let handle = self
             .jetstream
             .get_stream(stream.name)
             .await
-            .map_err(|error| fail(error.into()))?;
-        let consumer = handle
-            .consumer_info(stream.consumer)
-            .await
-            .map_err(|error| fail(error.into()))?;
+            .map_err(|error| Error::SetUp {
+                what: format!("the position of {}", stream.name),
+                source: error.into(),
+            })?;
         let state = &handle.cached_info().state;
         let (oldest_at, oldest) = match (state.messages, state.last_sequence) {
             // Nothing was ever stored in it; all there is was stored in another, before.
@@ -287,13 +284,17 @@ impl Bus {
             (0, last) => (state.last_timestamp, last + 1),
             _ => (state.first_timestamp, state.first_sequence),
         };
+        let acked = match state.messages {
+            // In a work queue, what is acked is gone.
+            0 => state.last_sequence,
+            _ => state.first_sequence.saturating_sub(1),
+        };
         Ok(Position {
             oldest,
             oldest_at: instant(oldest_at.unix_timestamp_nanos()),
             last: state.last_sequence,
-            acked: consumer.ack_floor.stream_sequence,
-            waiting: consumer.num_pending,
-            handed_out: consumer.num_ack_pending as u64,
+            acked,
+            held: state.messages,
         })
     }
 
@@ -329,7 +330,7 @@ impl Bus {
     }
 }
 
-/// Where a stream and its consumer stand.
+/// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The sequence of the oldest message it holds, handed out or not; where it holds none, of the next one.
@@ -340,10 +341,8 @@ pub struct Position {
     pub last: u64,
     /// Everything up to this sequence is acked.
     pub acked: u64,
-    /// Messages not handed out yet.
-    pub waiting: u64,
-    /// Messages handed out and not acked.
-    pub handed_out: u64,
+    /// Messages not acked, handed out ones included.
+    pub held: u64,
 }
 
 impl Position {

@@ -90,7 +90,10 @@ async fn a_hundred_thousand_deliveries_of_one_key_or_of_as_many_keys_slow_no_loo
     let ledger = Ledger::start().await;
     let (one, many) = (webhook(1), webhook(2));
     keep_back(&ledger, one, |_| OrderKey::WHOLE).await;
-    keep_back(&ledger, many, |number| OrderKey::from_uuid(Uuid::from_u128(number.into()))).await;
+    keep_back(&ledger, many, |number| {
+        OrderKey::from_uuid(Uuid::from_u128(number.into()))
+    })
+    .await;
     for (webhook, released) in [(one, 1), (many, 20)] {
         let took = shortest(async || {
             let mut transaction = ledger.store.begin().await.unwrap();

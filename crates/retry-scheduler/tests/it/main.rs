@@ -8,6 +8,7 @@ mod held;
 mod ordered;
 mod record;
 mod release;
+mod replay;
 mod rescue;
 mod retention;
 mod service;

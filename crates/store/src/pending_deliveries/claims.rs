@@ -63,8 +63,8 @@ pub struct Room {
     pub one_from: u32,
 }
 
-/// Locks parked deliveries whose turn it is: per webhook the oldest, and no more than bring it to as many released ones as
-/// `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
+/// Locks parked deliveries whose turn it is: per webhook the oldest, replays after all others, and no more than bring it to
+/// as many released ones as `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
 ///
 /// Only the head of each webhook's row of parked deliveries is looked at. Whatever is deferred goes back to the head, so
 /// a lane that has just said when to come again is left alone until then, however many wait behind.
@@ -106,7 +106,7 @@ pub async fn claim_parked(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
-             ORDER BY delivery.event_key
+             ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
@@ -209,8 +209,8 @@ pub struct Claimed {
     pub ordered: bool,
 }
 
-/// Locks held deliveries whose turn it is: of each of these webhooks the oldest, as many as its drain allows, and no more
-/// than bring it to as many released ones as `room` says; none while its lane has said when to come again. `drains` is
+/// Locks held deliveries whose turn it is: of each of these webhooks the oldest, replays after all others, as many as its
+/// drain allows, and no more than bring it to as many released ones as `room` says; none while its lane has said when to come again. `drains` is
 /// asked once it is certain that no other transaction does the same; nothing is returned while one does.
 ///
 /// # Errors
@@ -245,7 +245,7 @@ pub async fn claim_held(
              WHERE NOT EXISTS (
                  SELECT FROM (SELECT due_at FROM pending_deliveries AS parked
                               WHERE parked.state = 'parked' AND parked.webhook_id = drain.webhook_id
-                              ORDER BY parked.event_key LIMIT 1) AS lane
+                              ORDER BY parked.run, parked.event_key LIMIT 1) AS lane
                  WHERE lane.due_at > $6)
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
@@ -255,7 +255,7 @@ pub async fn claim_held(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'held' AND delivery.webhook_id = room.webhook_id
-             ORDER BY delivery.event_key
+             ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
@@ -321,7 +321,7 @@ pub async fn claim_ordered(
              WHERE NOT EXISTS (
                  SELECT FROM (SELECT due_at FROM pending_deliveries AS parked
                               WHERE parked.state = 'parked' AND parked.webhook_id = wanted.webhook_id
-                              ORDER BY parked.event_key LIMIT 1) AS lane
+                              ORDER BY parked.run, parked.event_key LIMIT 1) AS lane
                  WHERE lane.due_at > $6)
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
