@@ -63,7 +63,6 @@ enum StateWord {
     Skipped,
     Cancelled,
     Dead,
-    Cancelled,
 }
 
 /// Where a page ends.
