@@ -362,6 +362,7 @@ impl Webhook {
             events: vec!["*".to_owned()],
             headers: Vec::new(),
             sealed_secret: None,
+            secrets: Vec::new(),
             timeout: Duration::from_secs(30),
             ladder: vec![Duration::ZERO],
             body: Body::Raw,

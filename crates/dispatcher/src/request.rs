@@ -346,7 +346,7 @@ mod tests {
     use bytes::Bytes;
     use common::clock::{Clock, Manual};
     use common::egress;
-    use proto_schemas::definition::{Body, SEALED_SECRET, Secret, SecretKind, Signature, WebhookState};
+    use proto_schemas::definition::{SEALED_SECRET, Secret, SecretKind, Signature};
     use proto_schemas::id::{EventKey, ProjectId, SecretId};
     use uuid::Uuid;
 
@@ -362,34 +362,15 @@ mod tests {
         fn new() -> Self {
             let clock = Manual::at("2026-01-02T03:04:05Z".parse().unwrap());
             let webhook = Webhook {
-                id: WebhookId::from_uuid(Uuid::from_u128(2)),
-                project: ProjectId::from_uuid(Uuid::from_u128(1)),
-                project_name: "shop".into(),
-                name: "slack".into(),
-                revision: 1,
-                deleted: false,
-                state: WebhookState::Active,
                 url: "https://example.com/".into(),
-                events: vec!["*".into()],
-                headers: Vec::new(),
-                sealed_secret: None,
-                secrets: Vec::new(),
-                timeout: Duration::from_secs(5),
-                ladder: vec![Duration::ZERO],
-                body: Body::Raw,
                 signature: Signature {
                     standard_webhooks: true,
                     body_hmac_header: Some("x-signature".into()),
                 },
-                redirect_is_success: false,
-                attributes: BTreeMap::new(),
-                filter: None,
-                placeholders: Vec::new(),
-                options: Vec::new(),
-                max_in_flight: None,
-                rate_limit: None,
-                hold_while_paused: false,
-                fail_after: None,
+                ..Webhook::blank(
+                    WebhookId::from_uuid(Uuid::from_u128(2)),
+                    ProjectId::from_uuid(Uuid::from_u128(1)),
+                )
             };
             Self {
                 keys: KeyRing::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),
