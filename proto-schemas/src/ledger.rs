@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::delivery::TrialKind;
 use crate::event::{Event, instant};
-use crate::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use crate::id::{AttemptRef, EventKey, OrderKey, ProjectId, WebhookId};
 use crate::{DecodeError, VERSION, check_version, wire};
 
 /// One fact.
@@ -21,7 +21,7 @@ pub enum Fact {
     EventRejected(EventRejected),
     /// A request was made, or could not be.
     AttemptFinished(AttemptFinished),
-    /// A lane had no room.
+    /// No request was made.
     DeliveryDeferred(DeliveryDeferred),
 }
 
@@ -30,12 +30,16 @@ pub enum Fact {
 pub struct EventAccepted {
     /// The event.
     pub event: Event,
-    /// The webhooks a delivery was made for.
+    /// The webhooks it is owed to.
     pub owed: Vec<WebhookId>,
     /// The webhooks that match the event's type and get no delivery.
     pub skipped: Vec<(WebhookId, SkipReason)>,
     /// What the type's schema has against the event, where the project has such events accepted.
     pub warnings: Vec<String>,
+    /// Those of the owed ones that no duty was made for, because they are paused and hold what comes meanwhile.
+    pub held: Vec<WebhookId>,
+    /// Those that no duty was made for, because their deliveries go out in order, and what is kept in order.
+    pub ordered: Vec<(WebhookId, OrderKey)>,
 }
 
 /// Why a webhook that matches an event's type gets no delivery of it.
@@ -273,7 +277,7 @@ impl TlsFault {
     }
 }
 
-/// A lane had no room: the delivery waits in Postgres.
+/// No request was made: the delivery waits in Postgres, or ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryDeferred {
     /// Which attempt was not made.
@@ -284,6 +288,43 @@ pub struct DeliveryDeferred {
     pub retry_in: Duration,
     /// When it was deferred.
     pub deferred_at: Timestamp,
+    /// What becomes of it.
+    pub kind: Deferral,
+}
+
+/// What becomes of a delivery of which no request was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deferral {
+    /// Its lane has no room: it is released again by and by.
+    #[default]
+    Park,
+    /// Its webhook gets nothing just now: it is kept until the webhook is active again.
+    Hold,
+    /// Its webhook is gone: it ends.
+    Cancel,
+}
+
+impl Deferral {
+    // To park is what nothing said means, so no `wire_enum`.
+    const fn to_wire(self) -> wire::Deferral {
+        match self {
+            Self::Park => wire::Deferral::Unspecified,
+            Self::Hold => wire::Deferral::Hold,
+            Self::Cancel => wire::Deferral::Cancel,
+        }
+    }
+
+    fn from_wire(value: i32) -> Result<Self, DecodeError> {
+        match wire::Deferral::try_from(value) {
+            Ok(wire::Deferral::Unspecified) => Ok(Self::Park),
+            Ok(wire::Deferral::Hold) => Ok(Self::Hold),
+            Ok(wire::Deferral::Cancel) => Ok(Self::Cancel),
+            Err(_) => Err(DecodeError::Invalid {
+                field: "kind",
+                found: value.to_string(),
+            }),
+        }
+    }
 }
 
 impl Fact {
@@ -304,6 +345,15 @@ impl Fact {
                     })
                     .collect(),
                 warnings: fact.warnings.clone(),
+                held: fact.held.iter().map(|id| id.to_wire()).collect(),
+                ordered: fact
+                    .ordered
+                    .iter()
+                    .map(|(webhook, key)| wire::OrderedWebhook {
+                        webhook_id: webhook.to_wire(),
+                        key: key.to_wire(),
+                    })
+                    .collect(),
             }),
             Self::EventRejected(fact) => W::EventRejected(wire::EventRejected {
                 key: fact.key.to_wire(),
@@ -321,6 +371,7 @@ impl Fact {
                 reason: fact.reason.clone(),
                 retry_in_ms: millis(fact.retry_in),
                 deferred_at_us: fact.deferred_at.as_microsecond(),
+                kind: fact.kind.to_wire().into(),
             }),
         };
         wire::LedgerEntry {
@@ -343,25 +394,7 @@ impl Fact {
     fn from_wire(fact: wire::Fact) -> Result<Self, DecodeError> {
         use wire::fact::Kind as W;
         Ok(match fact.kind.ok_or(DecodeError::Missing("kind"))? {
-            W::EventAccepted(fact) => Self::EventAccepted(EventAccepted {
-                event: Event::from_wire(fact.event)?,
-                owed: fact
-                    .owed
-                    .iter()
-                    .map(|id| WebhookId::from_wire("owed", id))
-                    .collect::<Result<_, _>>()?,
-                skipped: fact
-                    .skipped
-                    .iter()
-                    .map(|skipped| {
-                        Ok((
-                            WebhookId::from_wire("webhook_id", &skipped.webhook_id)?,
-                            SkipReason::from_wire(skipped.reason)?,
-                        ))
-                    })
-                    .collect::<Result<_, DecodeError>>()?,
-                warnings: fact.warnings,
-            }),
+            W::EventAccepted(fact) => Self::EventAccepted(EventAccepted::from_wire(fact)?),
             W::EventRejected(fact) => Self::EventRejected(EventRejected {
                 key: EventKey::from_wire("key", &fact.key)?,
                 project: match fact.project_id.is_empty() {
@@ -381,7 +414,43 @@ impl Fact {
                 reason: fact.reason,
                 retry_in: Duration::from_millis(fact.retry_in_ms),
                 deferred_at: instant("deferred_at_us", fact.deferred_at_us)?,
+                kind: Deferral::from_wire(fact.kind)?,
             }),
+        })
+    }
+}
+
+impl EventAccepted {
+    fn from_wire(wire: wire::EventAccepted) -> Result<Self, DecodeError> {
+        let webhooks = |field, ids: &[Bytes]| {
+            let ids = ids.iter().map(|id| WebhookId::from_wire(field, id));
+            ids.collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            event: Event::from_wire(wire.event)?,
+            owed: webhooks("owed", &wire.owed)?,
+            skipped: wire
+                .skipped
+                .iter()
+                .map(|skipped| {
+                    Ok((
+                        WebhookId::from_wire("webhook_id", &skipped.webhook_id)?,
+                        SkipReason::from_wire(skipped.reason)?,
+                    ))
+                })
+                .collect::<Result<_, DecodeError>>()?,
+            warnings: wire.warnings,
+            held: webhooks("held", &wire.held)?,
+            ordered: wire
+                .ordered
+                .iter()
+                .map(|ordered| {
+                    Ok((
+                        WebhookId::from_wire("webhook_id", &ordered.webhook_id)?,
+                        OrderKey::from_wire("key", &ordered.key)?,
+                    ))
+                })
+                .collect::<Result<_, DecodeError>>()?,
         })
     }
 }

@@ -13,6 +13,7 @@
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
+//! - [`secrets`]: what requests are signed with: made, rotated and erased
 //! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
@@ -34,6 +35,7 @@ pub mod http;
 pub mod relay;
 pub mod replays;
 pub mod resolve;
+pub mod secrets;
 pub mod streams;
 pub mod trials;
 pub mod validate;
@@ -140,7 +142,8 @@ impl Service for ConfigApi {
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
             watch_postgres(store.clone(), self.health, stop.clone()),
-            forget_keys(Arc::clone(&self.api), stop),
+            forget_keys(Arc::clone(&self.api), stop.clone()),
+            secrets::keep_erasing(&self.api, &stop),
         );
         store.close().await;
         Ok(())

@@ -1,8 +1,8 @@
 //! Makes one attempt: one message of stream DELIVERIES → one request → one ledger entry.
 //!
 //! In: `DeliveryDue`. Out: `AttemptFinished`, or `DeliveryDeferred` where no request was made because the webhook's lane
-//! has no room, its receiver is to be left alone, or its definition allows none just now. A duty that is a trial is always
-//! made ([`trial`]).
+//! has no room or its receiver is to be left alone (it is parked), it gets nothing just now (held), or is gone
+//! (cancelled). A duty that is a trial is always made ([`trial`]).
 //!
 //! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
@@ -20,16 +20,18 @@ use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
+use common::model::Standing;
 use common::render::Rendered;
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::{Webhook, WebhookState};
+use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::EventKey;
 use proto_schemas::ledger::{
-    AttemptFinished, DeliveryDeferred, ErrorClass, EventRejected, Exchange, Fact, Outcome, REJECTED_PAYLOAD_MAX,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Exchange, Fact, Outcome,
+    REJECTED_PAYLOAD_MAX,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ use crate::request::{self, Addressed, Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
-/// When to look again at a delivery whose definition allows no request just now.
+/// When to look again at a delivery whose definition this process cannot use.
 const NOT_NOW: Duration = Duration::from_secs(30);
 /// When to look again at a delivery whose definition is not known yet.
 const NOT_KNOWN: Duration = Duration::from_secs(2);
@@ -80,7 +82,7 @@ pub struct Stage {
 /// What is left to do with a duty once its definition has been looked at.
 enum Step {
     Send(Arc<Webhook>),
-    Defer(&'static str, Duration),
+    Defer(Deferral, &'static str, Duration),
     End(ErrorClass, String),
 }
 
@@ -93,15 +95,16 @@ fn decide(handed_out: u32, webhook: Option<Arc<Webhook>>) -> Step {
         );
     }
     let Some(webhook) = webhook else {
-        return Step::Defer("the webhook's definition has not arrived yet", NOT_KNOWN);
+        return Step::Defer(
+            Deferral::Park,
+            "the webhook's definition has not arrived yet",
+            NOT_KNOWN,
+        );
     };
-    match webhook.state {
-        _ if webhook.deleted => Step::End(ErrorClass::Webhook, "the webhook was deleted".to_owned()),
-        WebhookState::Active => Step::Send(webhook),
-        WebhookState::Pending => Step::Defer("the webhook's url has not been checked yet", NOT_NOW),
-        WebhookState::Paused => Step::Defer("the webhook is paused", NOT_NOW),
-        WebhookState::Failed => Step::Defer("the webhook has failed", NOT_NOW),
-        WebhookState::Disabled => Step::Defer("the webhook is disabled", NOT_NOW),
+    match Standing::of(&webhook) {
+        Standing::Active => Step::Send(webhook),
+        Standing::Held(reason) => Step::Defer(Deferral::Hold, reason, Duration::ZERO),
+        Standing::Gone(reason) => Step::Defer(Deferral::Cancel, reason, Duration::ZERO),
     }
 }
 
@@ -123,7 +126,7 @@ impl Stage {
                 .build(),
             deferred: meter
                 .u64_counter("posthaste_deliveries_deferred")
-                .with_description("Deliveries sent to wait in Postgres")
+                .with_description("Deliveries of which no request was made: parked, held or cancelled")
                 .build(),
             duration: meter
                 .f64_histogram("posthaste_attempt_duration")
@@ -155,7 +158,7 @@ impl Stage {
             return self.work_trial(&due, trial, handed_out).await;
         }
         let fact = match decide(handed_out, self.definitions.webhook(due.webhook)) {
-            Step::Defer(reason, retry_in) => self.defer(&due, reason, retry_in),
+            Step::Defer(kind, reason, retry_in) => self.defer(&due, kind, reason, retry_in),
             Step::End(class, error) => self.finish(
                 &due,
                 handed_out,
@@ -169,7 +172,7 @@ impl Stage {
                     () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 };
                 match admission {
-                    Admission::Parked(cause, wait) => self.defer(&due, cause.as_str(), wait),
+                    Admission::Parked(cause, wait) => self.defer(&due, Deferral::Park, cause.as_str(), wait),
                     Admission::Turn(mut turn) => {
                         let fact = self.attempt(&due, handed_out, &webhook).await;
                         if let Fact::AttemptFinished(made) = &fact {
@@ -229,6 +232,7 @@ impl Stage {
                 }
                 self.defer(
                     due,
+                    Deferral::Park,
                     "the webhook's definition cannot be used by this service; see its log",
                     NOT_NOW,
                 )
@@ -244,7 +248,7 @@ impl Stage {
         rendered: &Rendered,
     ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
+        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at)?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
         }
@@ -322,13 +326,14 @@ impl Stage {
         })
     }
 
-    fn defer(&self, due: &DeliveryDue, reason: &str, retry_in: Duration) -> Fact {
+    fn defer(&self, due: &DeliveryDue, kind: Deferral, reason: &str, retry_in: Duration) -> Fact {
         self.deferred.add(1, &[]);
         Fact::DeliveryDeferred(DeliveryDeferred {
             attempt: due.attempt_ref(),
             reason: reason.to_owned(),
             retry_in,
             deferred_at: self.clock.now(),
+            kind,
         })
     }
 

@@ -9,6 +9,7 @@ mod limits;
 mod manners;
 mod record;
 mod replays;
+mod secrets;
 mod streams;
 mod support;
 mod templates;

@@ -10,7 +10,7 @@ use proto_schemas::ledger::{AttemptFinished, ErrorClass, EventAccepted, EventRej
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use store::attempts::{self, NewAttempt};
-use store::pending_deliveries::{self, Parking, Step};
+use store::pending_deliveries::{self, Deferred, Step, Then};
 use store::{Store, events, partitions, rejected_events};
 
 use crate::support::*;
@@ -50,6 +50,8 @@ impl Recorded {
                 .map(|(index, reason)| (self.webhooks[*index], *reason))
                 .collect(),
             warnings: Vec::new(),
+            held: Vec::new(),
+            ordered: Vec::new(),
         };
         events::insert(&mut self.store.connection().await.unwrap(), &[&fact])
             .await
@@ -163,12 +165,12 @@ pub(crate) async fn recorded(world: &World, service: &Service) -> Recorded {
         },
     ];
     pending_deliveries::step(&mut connection, steps, START).await.unwrap();
-    let parked = Parking {
+    let parked = Deferred {
         attempt: it.reference(2, 0, 1),
         reason: "no room".to_owned(),
-        due_at: START,
+        then: Then::Parked(START),
     };
-    pending_deliveries::park(&mut connection, vec![parked], START)
+    pending_deliveries::defer(&mut connection, vec![parked], START)
         .await
         .unwrap();
     it

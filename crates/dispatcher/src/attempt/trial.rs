@@ -125,9 +125,7 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use proto_schemas::definition::{Body, Signature, WebhookState};
+    use proto_schemas::definition::WebhookState;
     use proto_schemas::id::{ProjectId, WebhookId};
     use uuid::Uuid;
 
@@ -135,30 +133,11 @@ mod tests {
 
     fn webhook(state: WebhookState) -> Webhook {
         Webhook {
-            id: WebhookId::from_uuid(Uuid::from_u128(2)),
-            project: ProjectId::from_uuid(Uuid::from_u128(1)),
-            project_name: "shop".into(),
-            name: "slack".into(),
-            revision: 1,
-            deleted: false,
             state,
-            url: "https://example.com/".into(),
-            events: vec!["*".into()],
-            headers: Vec::new(),
-            sealed_secret: None,
-            timeout: Duration::from_secs(5),
-            ladder: vec![Duration::ZERO],
-            body: Body::Raw,
-            signature: Signature::default(),
-            redirect_is_success: false,
-            attributes: BTreeMap::new(),
-            filter: None,
-            placeholders: Vec::new(),
-            options: Vec::new(),
-            max_in_flight: None,
-            rate_limit: None,
-            hold_while_paused: false,
-            fail_after: None,
+            ..Webhook::blank(
+                WebhookId::from_uuid(Uuid::from_u128(2)),
+                ProjectId::from_uuid(Uuid::from_u128(1)),
+            )
         }
     }
 
