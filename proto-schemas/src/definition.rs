@@ -14,9 +14,11 @@ use crate::{DecodeError, VERSION, check_version, wire};
 
 mod event_type;
 mod ordering;
+mod secret;
 
 pub use self::event_type::{EventType, EventTypeVersion};
 pub use self::ordering::{Ordering, RateLimit};
+pub use self::secret::{SEALED_SECRET, Secret, SecretKind};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +145,11 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Headers of its own.
     pub headers: Vec<Header>,
-    /// Sealed signing secret; `None` for an unsigned webhook.
+    /// The first of the secrets of kind v1 once more, sealed as releases before `secrets` have it. Read
+    /// [`signing_secrets`](Self::signing_secrets) instead.
     pub sealed_secret: Option<String>,
+    /// What requests are signed with, the current one first. Some may have expired.
+    pub secrets: Vec<Secret>,
     /// Total time of one request, response included.
     pub timeout: Duration,
     /// Delays before each attempt; one entry is one attempt, so it is never empty.
@@ -357,6 +362,7 @@ impl Webhook {
             events: vec!["*".to_owned()],
             headers: Vec::new(),
             sealed_secret: None,
+            secrets: Vec::new(),
             timeout: Duration::from_secs(30),
             ladder: vec![Duration::ZERO],
             body: Body::Raw,
@@ -441,6 +447,7 @@ impl Webhook {
             rate_limit: self.rate_limit.map(RateLimit::to_wire),
             hold_while_paused: self.hold_while_paused,
             fail_after: self.fail_after.unwrap_or_default(),
+            secrets: self.secrets.iter().map(Secret::to_wire).collect(),
             ordering: match self.ordering {
                 Ordering::None => wire::Ordering::Unspecified,
                 Ordering::Webhook => wire::Ordering::Webhook,
@@ -529,6 +536,11 @@ impl Webhook {
             rate_limit: wire.rate_limit.and_then(RateLimit::from_wire),
             hold_while_paused: wire.hold_while_paused,
             fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
+            secrets: wire
+                .secrets
+                .into_iter()
+                .map(Secret::from_wire)
+                .collect::<Result<_, _>>()?,
             ordering: Ordering::from_wire(wire.ordering, wire.ordering_key)?,
             drain_rate: wire.drain_rate.and_then(RateLimit::from_wire),
         })

@@ -73,6 +73,10 @@ uuid_id! {
     WebhookId
 }
 uuid_id! {
+    /// A webhook's signing secret.
+    SecretId
+}
+uuid_id! {
     /// What deliveries of a webhook are kept in order by: those with the same key go out one after the other. Made of
     /// what the webhook's key expression gives for the event.
     OrderKey

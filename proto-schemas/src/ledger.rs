@@ -1,5 +1,6 @@
 //! Facts on their way to Postgres.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -129,6 +130,36 @@ pub struct AttemptFinished {
     pub fail_after: Option<u32>,
     /// Set where the request was made to try the webhook.
     pub trial: Option<TrialKind>,
+    /// What else is known of the request and its connection.
+    pub exchange: Exchange,
+}
+
+/// What is known of a request and its connection, beside what they came to. The default: nothing, as of a request that
+/// was not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// How long its parts took.
+    pub timings: Timings,
+    /// Who was talked to.
+    pub peer: Option<SocketAddr>,
+    /// What was wrong with the TLS session.
+    pub tls_fault: Option<TlsFault>,
+    /// Checksum of the request's method, url and header lines, secret values left out; what is shown of a request later
+    /// is compared with it.
+    pub request_head: Option<u32>,
+}
+
+/// How long the parts of a request took; to the microsecond.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Looking up the name, where a connection was made for the request; as the next two.
+    pub dns: Option<Duration>,
+    /// Connecting.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the begin of the request to the response's head.
+    pub first_byte: Option<Duration>,
 }
 
 /// What an attempt came to.
@@ -166,6 +197,19 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 9] = [
+        Self::Dns,
+        Self::RefusedAddress,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Status,
+        Self::Body,
+        Self::Webhook,
+        Self::GaveUp,
+    ];
+
     /// The word in tables, JSON and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -179,6 +223,56 @@ impl ErrorClass {
             Self::Body => "body",
             Self::Webhook => "webhook",
             Self::GaveUp => "gave_up",
+        }
+    }
+}
+
+/// What can be wrong with a TLS session; the closed list of the log and the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsFault {
+    /// The certificate is of no authority that is trusted, or intermediate certificates are not sent along.
+    UnknownIssuer,
+    /// The certificate has expired.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// The certificate is for another host.
+    WrongName,
+    /// The certificate has been revoked.
+    Revoked,
+    /// Something else is wrong with the certificate.
+    InvalidCertificate,
+    /// The other side does not speak TLS.
+    NotTls,
+    /// The two sides have no version or cipher in common.
+    Incompatible,
+    /// The other side asks for a certificate of ours.
+    CertificateWanted,
+    /// The other side ended the handshake.
+    Ended,
+    /// The handshake took too long.
+    Timeout,
+    /// Anything else.
+    Other,
+}
+
+impl TlsFault {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongName => "wrong_name",
+            Self::Revoked => "revoked",
+            Self::InvalidCertificate => "invalid_certificate",
+            Self::NotTls => "not_tls",
+            Self::Incompatible => "incompatible",
+            Self::CertificateWanted => "certificate_wanted",
+            Self::Ended => "ended",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
         }
     }
 }
@@ -369,7 +463,7 @@ impl AttemptFinished {
             event_type: self.event_type.clone(),
             webhook_revision: self.webhook_revision,
             started_at_us: self.started_at.as_microsecond(),
-            duration_us: u32::try_from(self.duration.as_micros()).unwrap_or(u32::MAX),
+            duration_us: micros(self.duration),
             outcome: wire::Outcome::from(self.outcome).into(),
             status: self.status.map_or(0, u32::from),
             error_class: self
@@ -396,6 +490,17 @@ impl AttemptFinished {
                 .trial
                 .map_or(wire::TrialKind::Unspecified, wire::TrialKind::from)
                 .into(),
+            dns_us: self.exchange.timings.dns.map(micros),
+            connect_us: self.exchange.timings.connect.map(micros),
+            tls_us: self.exchange.timings.tls.map(micros),
+            first_byte_us: self.exchange.timings.first_byte.map(micros),
+            peer: self.exchange.peer.map_or_else(Bytes::new, peer_to_wire),
+            tls_fault: self
+                .exchange
+                .tls_fault
+                .map_or(wire::TlsFault::Unspecified, wire::TlsFault::from)
+                .into(),
+            request_head: self.exchange.request_head.unwrap_or_default(),
         }
     }
 
@@ -430,8 +535,51 @@ impl AttemptFinished {
             ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
             fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
             trial: TrialKind::known(wire.trial)?,
+            exchange: Exchange {
+                timings: Timings {
+                    dns: wire.dns_us.map(from_micros),
+                    connect: wire.connect_us.map(from_micros),
+                    tls: wire.tls_us.map(from_micros),
+                    first_byte: wire.first_byte_us.map(from_micros),
+                },
+                peer: peer_from_wire(&wire.peer)?,
+                tls_fault: TlsFault::known(wire.tls_fault)?,
+                request_head: (wire.request_head != 0).then_some(wire.request_head),
+            },
         })
     }
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn from_micros(micros: u32) -> Duration {
+    Duration::from_micros(micros.into())
+}
+
+fn peer_to_wire(peer: SocketAddr) -> Bytes {
+    let port = peer.port().to_be_bytes();
+    match peer.ip() {
+        IpAddr::V4(address) => Bytes::from([address.octets().as_slice(), &port].concat()),
+        IpAddr::V6(address) => Bytes::from([address.octets().as_slice(), &port].concat()),
+    }
+}
+
+fn peer_from_wire(bytes: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
+    let invalid = || DecodeError::Invalid {
+        field: "peer",
+        found: format!("{} bytes", bytes.len()),
+    };
+    let Some((address, port)) = bytes.split_last_chunk::<2>() else {
+        return bytes.is_empty().then_some(None).ok_or_else(invalid);
+    };
+    let address = match address.len() {
+        4 => <[u8; 4]>::try_from(address).map(|octets| IpAddr::from(Ipv4Addr::from(octets))),
+        _ => <[u8; 16]>::try_from(address).map(|octets| IpAddr::from(Ipv6Addr::from(octets))),
+    };
+    let address = address.map_err(|_| invalid())?;
+    Ok(Some(SocketAddr::new(address, u16::from_be_bytes(*port))))
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {
@@ -440,4 +588,8 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 crate::wire_enum!(SkipReason, "reason", { Paused, Disabled, Filtered });
 crate::wire_enum!(Outcome, "outcome", { Delivered, Failed, FailedForGood });
+crate::wire_enum!(TlsFault, "tls_fault", {
+    UnknownIssuer, Expired, NotYetValid, WrongName, Revoked, InvalidCertificate, NotTls, Incompatible, CertificateWanted,
+    Ended, Timeout, Other,
+});
 crate::wire_enum!(ErrorClass, "error_class", { Dns, RefusedAddress, Connect, Tls, Timeout, Status, Body, Webhook, GaveUp });

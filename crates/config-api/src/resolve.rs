@@ -96,6 +96,7 @@ pub fn webhook(
             })
             .collect(),
         sealed_secret: webhook.sealed_secret.clone(),
+        secrets: webhook.secrets.iter().map(|secret| secret.sealed.clone()).collect(),
         timeout: webhook.timeout.unwrap_or(profile.timeout),
         ladder: match &webhook.retry {
             None => profile.ladder.clone(),
@@ -216,7 +217,7 @@ mod tests {
     use common::profile::Profiles;
     use proto_schemas::id::{ProjectId, WebhookId};
     use store::webhook_health::Stopped;
-    use store::webhooks::Header;
+    use store::webhooks::{Header, Secret};
     use uuid::Uuid;
 
     use super::*;
@@ -243,6 +244,10 @@ mod tests {
                     value: HeaderValue::Sealed("v1|…".to_owned()),
                 },
             ],
+            secrets: vec![Secret {
+                sealed: definition::Secret::before("v1|secret".to_owned(), Timestamp::UNIX_EPOCH),
+                public_key: None,
+            }],
             sealed_secret: Some("v1|secret".to_owned()),
             revision: 3,
             ..Webhook::blank(

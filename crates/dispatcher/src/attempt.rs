@@ -30,7 +30,8 @@ use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::EventKey;
 use proto_schemas::ledger::{
-    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Fact, Outcome, REJECTED_PAYLOAD_MAX,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Exchange, Fact, Outcome,
+    REJECTED_PAYLOAD_MAX,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -247,37 +248,49 @@ impl Stage {
         rendered: &Rendered,
     ) -> Result<Made, Error> {
         let started_at = self.clock.now();
-        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
+        let mut headers = prepared.headers(&due.event, addressed, rendered, started_at)?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
         }
         if due.run > 0 {
             headers.insert(request::REPLAY, HeaderValue::from(due.run));
         }
+        let request = egress::Request {
+            method: Method::POST,
+            target: &addressed.target,
+            headers,
+            body: rendered.body.clone(),
+            timeout: prepared.webhook.timeout,
+        };
+        Ok(self
+            .exchange(request, started_at, prepared.webhook.redirect_is_success)
+            .await)
+    }
+
+    /// Makes a request that is ready.
+    async fn exchange(&self, request: egress::Request<'_>, started_at: Timestamp, redirect_is_success: bool) -> Made {
+        let request_head = egress::head_checksum(&request.method, request.target.as_str(), &request.headers);
         let begun = Instant::now();
-        let answer = self
-            .client
-            .send(egress::Request {
-                method: Method::POST,
-                target: &addressed.target,
-                headers,
-                body: rendered.body.clone(),
-                timeout: prepared.webhook.timeout,
-            })
-            .await;
+        let egress::Exchange { outcome, timings, peer } = self.client.send(request).await;
         let duration = begun.elapsed();
-        Ok(match answer {
-            Ok(response) => Made::answered(started_at, duration, response, prepared.webhook.redirect_is_success),
-            Err(error) => {
-                let status = error.status.map(|status| status.as_u16());
-                let failed = Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned());
-                Made {
-                    duration,
-                    status,
-                    ..failed
-                }
-            }
-        })
+        let exchange = Exchange {
+            timings,
+            peer,
+            tls_fault: outcome.as_ref().err().and_then(|error| error.tls_fault),
+            request_head: Some(request_head),
+        };
+        let made = match outcome {
+            Ok(response) => Made::answered(started_at, response, redirect_is_success),
+            Err(error) => Made {
+                status: error.status.map(|status| status.as_u16()),
+                ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
+            },
+        };
+        Made {
+            duration,
+            exchange,
+            ..made
+        }
     }
 
     fn finish(&self, due: &DeliveryDue, handed_out: u32, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
@@ -309,6 +322,7 @@ impl Stage {
             ladder: by.map_or_else(Vec::new, |(webhook, _)| webhook.ladder.clone()),
             fail_after: by.and_then(|(webhook, _)| webhook.fail_after),
             trial: due.trial.as_ref().map(|trial| trial.kind),
+            exchange: made.exchange,
         })
     }
 
@@ -350,6 +364,7 @@ struct Made {
     body: Bytes,
     truncated: bool,
     retry_after: Option<Duration>,
+    exchange: Exchange,
 }
 
 impl Made {
@@ -365,15 +380,11 @@ impl Made {
             body: Bytes::new(),
             truncated: false,
             retry_after: None,
+            exchange: Exchange::default(),
         }
     }
 
-    fn answered(
-        started_at: Timestamp,
-        duration: Duration,
-        response: egress::Response,
-        redirect_is_success: bool,
-    ) -> Self {
+    fn answered(started_at: Timestamp, response: egress::Response, redirect_is_success: bool) -> Self {
         let status = response.status.as_u16();
         let (outcome, error_class) = classify::status(status, redirect_is_success);
         let retry_after = match outcome {
@@ -386,7 +397,7 @@ impl Made {
         };
         Self {
             started_at,
-            duration,
+            duration: Duration::ZERO,
             outcome,
             status: Some(status),
             error: error_class.map_or_else(String::new, |_| format!("the receiver answered {}", response.status)),
@@ -395,6 +406,7 @@ impl Made {
             body: response.body,
             truncated: response.truncated,
             retry_after,
+            exchange: Exchange::default(),
         }
     }
 }

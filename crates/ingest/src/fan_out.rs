@@ -4,6 +4,9 @@
 //! says who it is owed to and who was skipped and why; or one `EventRejected`, where it is no event, or the schema of its
 //! type refuses it and the project wants that to count.
 //!
+//! An event whose producer gave it an id takes that id first ([`repeats`]); what says the same again is dropped, and what
+//! says something else under the id is rejected.
+//!
 //! A webhook that holds what comes while it is paused gets no duty, and neither does one whose deliveries go out in order:
 //! the ledger is told, and retry-scheduler makes the duty when its time has come.
 //!
@@ -15,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::bus::{self, Bus, Message, Verdict};
+use common::bus::{self, Bus, Claim, Message, Seen, Verdict};
 use common::definitions::{Definitions, Subscriber};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
@@ -29,10 +32,12 @@ use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, OrderKey, WebhookId};
 use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD_MAX, SkipReason};
+use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::subject;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Reason, Rejection};
+use crate::repeats::{self, Standing};
 use crate::schema_check;
 
 /// A message that was handed out this often without an end is set aside: each time, the process that had it died.
@@ -42,11 +47,13 @@ const MAX_HANDED_OUT: u32 = 20;
 #[derive(Debug)]
 pub struct FanOut {
     bus: Bus,
+    seen: Seen,
     ledger: Ledger,
     definitions: Arc<Definitions>,
     max_event_bytes: usize,
     accepted: Counter<u64>,
     rejected: Counter<u64>,
+    repeated: Counter<u64>,
     owed: Counter<u64>,
     skipped: Counter<u64>,
 }
@@ -147,11 +154,16 @@ impl FanOut {
         let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
         Self {
             ledger: Ledger::new(bus.clone()),
+            seen: Seen::new(bus.clone()),
             bus,
             definitions,
             max_event_bytes,
             accepted: counter("posthaste_events_accepted", "Events accepted"),
             rejected: counter("posthaste_events_rejected", "Messages set aside, by reason"),
+            repeated: counter(
+                "posthaste_events_repeated",
+                "Messages dropped because they say again what one with their id said before",
+            ),
             owed: counter(
                 "posthaste_deliveries_owed",
                 "Deliveries owed, those that are held or go out in order included",
@@ -166,10 +178,26 @@ impl FanOut {
     /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         // Decided once: what is published again after a failure must be what was published before it.
-        let outcome = self.decide(&message).map(|(event, warnings)| {
+        let mut outcome = self.decide(&message).map(|(event, warnings)| {
             let matched = decide(&event, &self.definitions.subscribers(event.project));
             (event, matched, warnings)
         });
+        if let Ok((event, ..)) = &outcome
+            && let Some(digest) = repeats::digest_of(&message, event)
+        {
+            match self.standing(&message, event, digest, stop).await {
+                None => return Verdict::Again(Duration::ZERO),
+                Some(Standing::Repeated) => {
+                    tracing::debug!(event = event.id, "repeated; dropped");
+                    self.repeated.add(1, &[]);
+                    return Verdict::Done;
+                }
+                Some(Standing::Conflict) => {
+                    outcome = Err(Rejection::new(Reason::Conflict, repeats::conflict(&event.id)));
+                }
+                Some(Standing::First | Standing::Claimed) => {}
+            }
+        }
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
@@ -181,6 +209,40 @@ impl FanOut {
             tokio::select! {
                 () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+            }
+        }
+    }
+
+    /// What the event is by its id, which it has from now on if nobody has it; `None` once told to stop.
+    ///
+    /// A crash after this hands the message out again, and then the id is found to be its own.
+    async fn standing(
+        &self,
+        message: &Message,
+        event: &Event,
+        digest: Digest,
+        stop: &CancellationToken,
+    ) -> Option<Standing> {
+        let wanted = SeenEvent {
+            digest,
+            event: Some(event.key),
+        };
+        let mut revision = repeats::claim_of(message);
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.seen.claim(event.project, &event.id, &wanted, revision).await {
+                Ok(Claim::Made(_)) => return Some(Standing::First),
+                Ok(Claim::Known(known, found)) => match repeats::decide(&known, &digest, event.key) {
+                    Standing::Claimed => revision = found,
+                    standing => return Some(standing),
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "an id waits for NATS");
+                    tokio::select! {
+                        () = stop.cancelled() => return None,
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+                    }
+                }
             }
         }
     }

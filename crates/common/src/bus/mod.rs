@@ -9,10 +9,12 @@
 //! - [`work_off`]: pull, hold, hand out, ack
 //! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
+//! - [`seen`]: the ids that producers chose for their events
 
 pub mod bucket;
 pub mod config;
 mod credit;
+pub mod seen;
 pub mod streams;
 pub mod work_off;
 
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 
 pub use self::bucket::ConfigBucket;
 pub use self::config::Config;
+pub use self::seen::{Claim, Seen};
 pub use self::work_off::{Message, Options, Verdict};
 use crate::health::Health;
 
@@ -82,6 +85,9 @@ pub enum Error {
     /// The message is larger than the server takes.
     #[error("the message is larger than the max_payload of NATS")]
     TooLarge,
+    /// Another message took the place that this one was to have.
+    #[error("another message was stored meanwhile")]
+    Superseded,
     /// The stream is at its storage limit, or refused the message otherwise.
     #[error("JetStream refused the message: {0}")]
     Refused(String),
@@ -372,6 +378,16 @@ fn publish_error(error: jetstream::context::PublishError) -> Error {
         PublishErrorKind::TimedOut => Error::TimedOut,
         PublishErrorKind::BrokenPipe => Error::Disconnected,
         PublishErrorKind::MaxPayloadExceeded => Error::TooLarge,
+        PublishErrorKind::WrongLastSequence => Error::Superseded,
+        // The same, of a message that the servers of a cluster have not agreed on yet.
+        _ if code(&error) == Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => Error::Superseded,
         _ => Error::Refused(error.to_string()),
     }
+}
+
+fn code(error: &jetstream::context::PublishError) -> Option<jetstream::ErrorCode> {
+    let source = std::error::Error::source(error)?;
+    source
+        .downcast_ref::<jetstream::Error>()
+        .map(jetstream::Error::error_code)
 }

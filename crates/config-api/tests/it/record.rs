@@ -23,8 +23,8 @@ fn key(number: u64) -> EventKey {
 
 /// A record to be read: a project and three webhooks of it.
 pub(crate) struct Recorded {
-    store: Store,
-    project: ProjectId,
+    pub(crate) store: Store,
+    pub(crate) project: ProjectId,
     pub(crate) webhooks: Vec<WebhookId>,
 }
 
@@ -58,7 +58,7 @@ impl Recorded {
             .unwrap();
     }
 
-    fn reference(&self, number: u64, webhook: usize, attempt: u32) -> AttemptRef {
+    pub(crate) fn reference(&self, number: u64, webhook: usize, attempt: u32) -> AttemptRef {
         let (event, webhook) = (key(number), self.webhooks[webhook]);
         AttemptRef {
             event,
@@ -71,9 +71,31 @@ impl Recorded {
     }
 
     async fn attempt(&self, reference: AttemptRef, status: Option<u16>) {
+        self.attempts([(reference, status)]).await;
+    }
+
+    /// Records attempts in one transaction.
+    pub(crate) async fn attempts(&self, made: impl IntoIterator<Item = (AttemptRef, Option<u16>)>) {
+        let facts: Vec<AttemptFinished> = made
+            .into_iter()
+            .map(|(reference, status)| Self::fact(reference, status))
+            .collect();
+        let rows: Vec<NewAttempt<'_>> = facts
+            .iter()
+            .map(|fact| NewAttempt {
+                fact,
+                next_attempt_at: None,
+            })
+            .collect();
+        attempts::insert(&mut self.store.connection().await.unwrap(), &rows)
+            .await
+            .unwrap();
+    }
+
+    fn fact(reference: AttemptRef, status: Option<u16>) -> AttemptFinished {
         let delivered = status == Some(200);
         let number = u64::from(reference.attempt);
-        let fact = AttemptFinished {
+        AttemptFinished {
             attempt: reference,
             event_id: "evt".to_owned(),
             event_type: "even".to_owned(),
@@ -97,14 +119,8 @@ impl Recorded {
             ladder: vec![Duration::ZERO; 3],
             fail_after: None,
             trial: None,
-        };
-        let row = NewAttempt {
-            fact: &fact,
-            next_attempt_at: None,
-        };
-        attempts::insert(&mut self.store.connection().await.unwrap(), &[row])
-            .await
-            .unwrap();
+            exchange: proto_schemas::ledger::Exchange::default(),
+        }
     }
 }
 
@@ -275,6 +291,15 @@ async fn attempts_are_found_by_event_webhook_status_and_time() {
         ("event_id=evt_1&webhook=a", 1),
         ("event_id=evt_none", 0),
         ("type=odd", 0),
+        ("type=even&status=503", 1),
+        ("search=ev", 5),
+        ("search=evt_", 0),
+        ("error_class=status", 2),
+        ("error_class=connect", 1),
+        ("state=delivered", 3),
+        ("state=scheduled", 1),
+        ("state=dead", 1),
+        ("state=parked", 0),
         ("since=2026-02-02T02:40:02Z", 1),
         ("until=2026-02-02T02:40:02Z", 4),
     ] {
@@ -308,6 +333,13 @@ async fn attempts_are_found_by_event_webhook_status_and_time() {
         (&shown["status"], &shown["response"], &shown["error_class"]),
         (&Value::Null, &Value::Null, &json!("connect"))
     );
+
+    for wrong in ["state=queued", "error_class=bad", "status=ok", "serch=x"] {
+        let (status, _) = api
+            .call(Method::GET, &format!("/v1/projects/shop/attempts?{wrong}"), None)
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
 
     // Another project's attempt is not found through one's own.
     api.post("/v1/projects", json!({ "name": "other" })).await;

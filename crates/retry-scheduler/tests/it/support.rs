@@ -424,6 +424,7 @@ pub(crate) fn finished(attempt: AttemptRef, outcome: Outcome) -> AttemptFinished
         ladder: vec![Duration::ZERO, Duration::from_secs(60), Duration::from_secs(60)],
         fail_after: None,
         trial: None,
+        exchange: proto_schemas::ledger::Exchange::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use proto_schemas::definition::SecretKind;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,6 +66,26 @@ impl HeaderView {
             }
         };
         webhook.headers.iter().map(view).collect()
+    }
+}
+
+/// What a secret signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SecretKind)]
+pub(in crate::http) enum SecretKindWord {
+    /// HMAC-SHA256, of which both ends know the key.
+    V1,
+    /// Ed25519, of which receivers know the public key.
+    V1a,
+}
+
+impl From<SecretKindWord> for SecretKind {
+    fn from(word: SecretKindWord) -> Self {
+        match word {
+            SecretKindWord::V1 => Self::V1,
+            SecretKindWord::V1a => Self::V1a,
+        }
     }
 }
 
