@@ -9,6 +9,8 @@ mod limits;
 mod manners;
 mod record;
 mod replays;
+mod secrets;
+mod streams;
 mod support;
 mod templates;
 mod trials;

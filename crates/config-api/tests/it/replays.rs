@@ -261,7 +261,7 @@ async fn who_watches_is_told_at_once_and_no_longer_than_its_token_is_good_and_th
         .post("/v1/projects/shop/tokens", json!({ "scopes": ["read"] }))
         .await;
     let reader = api.with_token(token["token"].as_str().unwrap());
-    let mut watched = reader.open(&progress).await;
+    let mut watched = reader.open(&progress, &[]).await;
     let first = watched.chunk().await.unwrap().unwrap();
     let beginning = b"event: progress\ndata: {\"state\":\"running\"";
     assert!(first.starts_with(beginning), "{first:?}");
@@ -269,7 +269,7 @@ async fn who_watches_is_told_at_once_and_no_longer_than_its_token_is_good_and_th
     let rest = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;
     assert_eq!(rest.expect("it ends when the token is revoked").unwrap(), None);
 
-    let mut watched = api.open(&progress).await;
+    let mut watched = api.open(&progress, &[]).await;
     assert!(watched.chunk().await.unwrap().is_some());
     service.stop().await;
     let rest = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;

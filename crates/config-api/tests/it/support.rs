@@ -222,12 +222,18 @@ impl Client {
         }
     }
 
-    /// An answer that takes its time: its head is there.
-    pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
-        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
-        answer
+    /// A GET whose answer is read as it comes.
+    pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// Host and port, for who speaks for himself.
+    pub(crate) fn authority(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {

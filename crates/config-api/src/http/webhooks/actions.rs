@@ -9,32 +9,48 @@ use axum::response::{IntoResponse as _, Response};
 use common::http::openapi::ProblemBody;
 use common::http::{Body, Code, Path, Problem};
 use store::webhooks as rows;
+use utoipa::ToSchema;
 
+use super::rotation::{self, RotateSecret};
 use super::shown;
-use super::view::WebhookView;
+use super::view::CreatedWebhook;
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
 use crate::http::tests::{self, SampleBody, TestView};
+use crate::secrets;
 use crate::trials::{self, Target};
 use crate::webhooks::absent;
 
 /// What can be done with a webhook.
-const ACTIONS: &str = "test, check, pause, resume, restart";
+const ACTIONS: &str = "test, check, pause, resume, restart, rotate-secret";
+
+/// What an action takes.
+#[derive(ToSchema)]
+#[schema(as = ActionBody)]
+#[expect(dead_code, reason = "it is only described: each action reads its own")]
+#[serde(untagged)]
+pub(in crate::http) enum ActionBody {
+    /// `test`: what is delivered.
+    Sample(SampleBody),
+    /// `rotate-secret`: how.
+    Rotation(RotateSecret),
+}
 
 /// Do something with a webhook
 ///
 /// `{webhook}` is its name or id with a colon and an action after it, `orders:test`. `test` delivers an event to it, once,
 /// whatever its state; `check` makes its endpoint check again; both answer 202 with the test. `pause`, `resume` and
-/// `restart` answer with the webhook.
+/// `restart` answer with the webhook. `rotate-secret` (body: `RotateSecret`) gives it a new secret, and answers with the
+/// webhook and, this once, the secret that was made up; earlier secrets sign for another day, or as `overlap` says.
 #[utoipa::path(
     post,
     path = "/v1/projects/{project}/webhooks/{webhook}",
     operation_id = "act_on_webhook",
     tag = "Webhooks",
-    request_body = Option<SampleBody>,
+    request_body = Option<ActionBody>,
     responses(
-        (status = 200, description = "The webhook as it is now", body = WebhookView),
+        (status = 200, description = "The webhook as it is now", body = CreatedWebhook),
         (status = 202, description = "The test that was begun", body = TestView),
         (status = 405, description = "No action is named", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -69,6 +85,11 @@ pub(in crate::http) async fn act(
         "pause" => actions::set_active(&api, project, caller, named, false).await?,
         "resume" => actions::set_active(&api, project, caller, named, true).await?,
         "restart" => actions::restart(&api, project, caller, named).await?,
+        "rotate-secret" => {
+            let rotation = tests::body::<RotateSecret>(&body)?.into();
+            let rotated = secrets::rotate_secret(&api, project, caller, named, rotation).await?;
+            return Ok(rotation::answer(&api, rotated).await?.into_response());
+        }
         _ => {
             return Err(Problem::new(
                 Code::NotFound,
