@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod clients;
 mod commands;
 mod conformance;
 mod crashes;
@@ -10,6 +11,7 @@ mod examples;
 mod facades;
 mod house;
 mod main_job;
+mod openapi;
 mod outages;
 mod reconciliation;
 mod schemas;
