@@ -14,6 +14,7 @@
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
 //! - [`trials`]: requests made to try a webhook
+//! - [`previews`]: requests shown and not made
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
 //!
@@ -29,6 +30,7 @@ mod config;
 pub mod diff;
 mod facades;
 pub mod http;
+pub mod previews;
 pub mod relay;
 pub mod resolve;
 pub mod trials;

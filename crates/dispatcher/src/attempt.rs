@@ -20,6 +20,7 @@ use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
 use common::render::Rendered;
+use common::request::{self, Addressed, Error, Prepared};
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits, Own};
-use crate::request::{self, Addressed, Error, Prepared, Requests};
+use crate::requests::Requests;
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;

@@ -6,14 +6,14 @@
 //!
 //! - [`lanes`]: may this delivery go now, wait a moment, or must it wait in Postgres?
 //! - [`attempt`]: the stage
-//! - [`request`]: webhook → what is the same in all its requests
+//! - [`requests`]: webhooks ready for requests, as they are defined now
 //! - [`classify`]: response → outcome (pure)
 
 pub mod attempt;
 pub mod classify;
 pub mod config;
 pub mod lanes;
-pub mod request;
+pub mod requests;
 
 use std::sync::Arc;
 

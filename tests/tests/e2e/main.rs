@@ -13,6 +13,8 @@ mod house;
 mod main_job;
 mod openapi;
 mod outages;
+mod previews;
+mod publication;
 mod reconciliation;
 mod schemas;
 mod states;

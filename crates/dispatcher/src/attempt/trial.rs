@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::bus::Verdict;
 use common::egress;
+use common::request::{Error, Prepared};
 use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
@@ -14,7 +15,6 @@ use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
 use tokio::time::Instant;
 
 use super::{MAX_HANDED_OUT, Made, Stage};
-use crate::request::{Error, Prepared};
 
 /// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
 /// by another way.
