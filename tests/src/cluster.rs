@@ -109,6 +109,8 @@ impl Cluster {
             // A test asks as fast as it can; those about limits set them.
             ("POSTHASTE_RATE_LIMIT", "0".to_owned()),
             ("POSTHASTE_DRAIN_DELAY", "0s".to_owned()),
+            // Tests of what follows from failures have many; those about breakers set it.
+            ("POSTHASTE_BREAKER_FAILURES", "0".to_owned()),
         ];
         env.extend(setup.env);
         let admin = Api::new("", "", ADMIN_TOKEN);

@@ -1,7 +1,8 @@
 //! Makes one attempt: one message of stream DELIVERIES → one request → one ledger entry.
 //!
 //! In: `DeliveryDue`. Out: `AttemptFinished`, or `DeliveryDeferred` where no request was made because the webhook's lane
-//! has no room or its definition allows none just now. A duty that is a trial is always made ([`trial`]).
+//! has no room, its receiver is to be left alone, or its definition allows none just now. A duty that is a trial is always
+//! made ([`trial`]).
 //!
 //! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
@@ -45,6 +46,9 @@ const MAX_HANDED_OUT: u32 = 20;
 const NOT_NOW: Duration = Duration::from_secs(30);
 /// When to look again at a delivery whose definition is not known yet.
 const NOT_KNOWN: Duration = Duration::from_secs(2);
+/// How often to look after the lanes: well under the patience of those who wait in them.
+const TEND_EVERY: Duration = Duration::from_millis(250);
+
 /// What the stage is made of.
 pub struct Parts {
     /// NATS.
@@ -130,6 +134,17 @@ impl Stage {
         }
     }
 
+    /// Looks after the lanes until `stop`.
+    pub async fn tend(&self, stop: &CancellationToken) {
+        let mut ticks = tokio::time::interval(TEND_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.lanes.tend(),
+            }
+        }
+    }
+
     /// Works one message.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         let handed_out = message.handed_out;
@@ -155,10 +170,13 @@ impl Stage {
                     () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 };
                 match admission {
-                    Admission::Parked(wait) => self.defer(&due, "the webhook's lane is full", wait),
-                    Admission::Paced(wait) => self.defer(&due, "the webhook's rate limit is reached", wait),
-                    Admission::Turn(turn) => {
+                    Admission::Parked(cause, wait) => self.defer(&due, cause.as_str(), wait),
+                    Admission::Turn(mut turn) => {
                         let fact = self.attempt(&due, handed_out, &webhook).await;
+                        if let Fact::AttemptFinished(made) = &fact {
+                            let (sign, throttled) = classify::sign(made.status, made.error_class, made.retry_after);
+                            turn.report(sign, throttled);
+                        }
                         let verdict = self.tell(&fact).await;
                         // Kept until the ledger has it, so that a crash repeats no more than the lane has room for.
                         drop(turn);
@@ -230,6 +248,9 @@ impl Stage {
         let mut headers = prepared.headers(&due.event, addressed, rendered, started_at.as_second())?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
+        }
+        if due.run > 0 {
+            headers.insert(request::REPLAY, HeaderValue::from(due.run));
         }
         let begun = Instant::now();
         let answer = self

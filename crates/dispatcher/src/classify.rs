@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use proto_schemas::ledger::{ErrorClass, Outcome};
 
+use crate::breaker::Sign;
+
 /// What a status code comes to.
 #[must_use]
 pub fn status(status: u16, redirect_is_success: bool) -> (Outcome, Option<ErrorClass>) {
@@ -15,6 +17,31 @@ pub fn status(status: u16, redirect_is_success: bool) -> (Outcome, Option<ErrorC
         410 => (Outcome::FailedForGood, Some(ErrorClass::Status)),
         _ => (Outcome::Failed, Some(ErrorClass::Status)),
     }
+}
+
+/// What an attempt says of its receiver: whether it works, and for how long it wants to be left alone, where it said that
+/// it is asked too much.
+///
+/// An answer below 500 is that of a receiver who works, whatever it thinks of the event. An address that no request may go
+/// to says nothing, since none was made.
+#[must_use]
+pub fn sign(status: Option<u16>, class: Option<ErrorClass>, retry_after: Option<Duration>) -> (Sign, Option<Duration>) {
+    let throttled = match (status, class) {
+        (Some(429 | 502..=504), Some(ErrorClass::Status)) => Some(retry_after.unwrap_or_default()),
+        _ => None,
+    };
+    let sign = match class {
+        None => Sign::Well,
+        Some(ErrorClass::Status) => match status {
+            Some(..500) => Sign::Well,
+            _ => Sign::Ill,
+        },
+        Some(ErrorClass::RefusedAddress | ErrorClass::Webhook | ErrorClass::GaveUp) => Sign::Nothing,
+        Some(ErrorClass::Dns | ErrorClass::Connect | ErrorClass::Tls | ErrorClass::Timeout | ErrorClass::Body) => {
+            Sign::Ill
+        }
+    };
+    (sign, throttled)
 }
 
 /// Longest wait a receiver may ask for.
@@ -46,6 +73,43 @@ mod tests {
         assert_eq!(status(302, false), (Outcome::Failed, Some(ErrorClass::Status)));
         assert_eq!(status(503, true), (Outcome::Failed, Some(ErrorClass::Status)));
         assert_eq!(status(410, true), (Outcome::FailedForGood, Some(ErrorClass::Status)));
+    }
+
+    #[test]
+    fn a_receiver_is_ill_that_cannot_be_reached_or_says_that_it_fails() {
+        let of = |status, class| sign(status, Some(class), None).0;
+        for class in [
+            ErrorClass::Dns,
+            ErrorClass::Connect,
+            ErrorClass::Tls,
+            ErrorClass::Timeout,
+            ErrorClass::Body,
+        ] {
+            assert_eq!(of(None, class), Sign::Ill, "{class:?}");
+        }
+        assert_eq!(of(Some(200), ErrorClass::Body), Sign::Ill);
+        for status in [500, 502, 503, 599] {
+            assert_eq!(of(Some(status), ErrorClass::Status), Sign::Ill, "{status}");
+        }
+        for status in [302, 400, 404, 410, 429] {
+            assert_eq!(of(Some(status), ErrorClass::Status), Sign::Well, "{status}");
+        }
+        assert_eq!(sign(Some(200), None, None), (Sign::Well, None));
+        for class in [ErrorClass::RefusedAddress, ErrorClass::Webhook, ErrorClass::GaveUp] {
+            assert_eq!(of(None, class), Sign::Nothing, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_429_502_503_or_504_slows_the_lane_down() {
+        let wait = Some(Duration::from_secs(7));
+        for status in [429, 502, 503, 504] {
+            let of = |wait| sign(Some(status), Some(ErrorClass::Status), wait).1;
+            assert_eq!((of(wait), of(None)), (wait, Some(Duration::ZERO)), "{status}");
+        }
+        for status in [400, 500, 501, 505] {
+            assert_eq!(sign(Some(status), Some(ErrorClass::Status), wait).1, None, "{status}");
+        }
     }
 
     #[test]

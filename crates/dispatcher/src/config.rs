@@ -25,6 +25,20 @@ pub struct Config {
     /// Longest a delivery may expect to wait for its webhook's turn here; beyond it, it waits in Postgres instead.
     #[arg(long, env = "POSTHASTE_PATIENCE", default_value = "1s", value_parser = common::config::duration)]
     pub patience: Duration,
+    /// Deliveries that may wait here for one webhook's turn; beyond it, they wait in Postgres instead.
+    // Half of what is held at once, so that one webhook leaves room for the others.
+    #[arg(long, env = "POSTHASTE_MAX_WAITING_PER_WEBHOOK", default_value_t = 4096)]
+    pub max_waiting_per_webhook: usize,
+    /// Failures in a row after which a receiver is left alone and only probed from time to time; 0: it never is.
+    #[arg(long, env = "POSTHASTE_BREAKER_FAILURES", default_value_t = 5)]
+    pub breaker_failures: u32,
+    /// How long a receiver that fails is left alone at first; twice as long each time it fails when it is probed.
+    #[arg(long, env = "POSTHASTE_BREAKER_WAIT", default_value = "2s", value_parser = common::config::duration)]
+    pub breaker_wait: Duration,
+    /// How long a receiver that fails is left alone at most, but for a fifth by which this is spread.
+    // What waits in Postgres comes back within a minute, whatever is said here.
+    #[arg(long, env = "POSTHASTE_BREAKER_WAIT_MAX", default_value = "60s", value_parser = common::config::duration)]
+    pub breaker_wait_max: Duration,
     /// Deliveries held at once, waiting ones included.
     #[arg(long, env = "POSTHASTE_DISPATCHER_MAX_HELD", default_value_t = 8192)]
     pub max_held: usize,

@@ -5,15 +5,19 @@
 //! dead) is not decided here.
 //!
 //! - [`lanes`]: may this delivery go now, wait a moment, or must it wait in Postgres?
+//! - [`breaker`]: is the receiver worth asking at all (pure)
+//! - [`throttle`]: how much it takes that has said it is asked too much (pure)
 //! - [`attempt`]: the stage
 //! - [`requests`]: webhooks ready for requests, as they are defined now
 //! - [`classify`]: response → outcome (pure)
 
 pub mod attempt;
+pub mod breaker;
 pub mod classify;
 pub mod config;
 pub mod lanes;
 pub mod requests;
+pub mod throttle;
 
 use std::sync::Arc;
 
@@ -58,6 +62,12 @@ impl Service for Dispatcher {
                 per_lane: config.max_in_flight_per_webhook,
                 total: config.max_in_flight,
                 patience: config.patience,
+                waiting: config.max_waiting_per_webhook,
+                breaker: breaker::Rules {
+                    failures: config.breaker_failures,
+                    wait: config.breaker_wait,
+                    wait_max: config.breaker_wait_max,
+                },
             },
         });
         Ok(Self {
@@ -73,6 +83,8 @@ impl Service for Dispatcher {
 
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { config, bus, stage } = self;
+        let (tended, end) = (Arc::clone(&stage), stop.clone());
+        tokio::spawn(async move { tended.tend(&end).await });
         let options = Options {
             max_held: config.max_held,
             drain: config.drain,

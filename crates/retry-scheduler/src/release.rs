@@ -1,7 +1,8 @@
 //! Hands deliveries to dispatcher again when they are due.
 //!
-//! In: `scheduled` rows whose time has come, and the oldest `parked` rows of each webhook as room is made. Out:
-//! `DeliveryDue` to stream DELIVERIES, and the rows `released`.
+//! In: `scheduled` rows whose time has come, and the oldest `parked` rows of each webhook as room is made: one at a time
+//! where its attempts have failed of late, since one is enough to see whether they still do. Out: `DeliveryDue` to stream
+//! DELIVERIES, and the rows `released`.
 //!
 //! Guarantee: a row says `released` only when JetStream has the duty. Rows are locked from claim to commit, so no two
 //! processes release the same one.
@@ -24,7 +25,7 @@ use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey};
 use proto_schemas::subject;
 use store::attempts::{self, AttemptKey};
-use store::pending_deliveries::{self, Step};
+use store::pending_deliveries::{self, Room, Step};
 use store::{Store, Transaction, events};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,10 @@ use crate::patience::{Patience, chain};
 
 /// Most deliveries of one transaction.
 const CLAIM: u32 = 500;
+
+/// Failed attempts in a row from which on a webhook's parked deliveries are released one by one: dispatcher, whose breaker
+/// opens by then, would send the others back. The first that is delivered ends it.
+const PROBED_FROM: u32 = 5;
 
 /// Events read and published at once: the bound on memory, since a payload may be hundreds of kilobytes.
 const EVENTS_AT_ONCE: usize = 32;
@@ -168,7 +173,11 @@ impl Releaser {
 
         let mut transaction = self.store.begin().await?;
         let now = self.clock.now();
-        let parked = pending_deliveries::claim_parked(&mut transaction, now, self.per_webhook, CLAIM).await?;
+        let room = Room {
+            per_webhook: self.per_webhook,
+            one_from: PROBED_FROM,
+        };
+        let parked = pending_deliveries::claim_parked(&mut transaction, now, room, CLAIM).await?;
         claimed = claimed.max(parked.len());
         self.release(transaction, "parked", parked).await?;
         self.patience.well();
@@ -268,6 +277,7 @@ impl Releaser {
             false
         });
         pending_deliveries::settle(transaction, &delivered).await?;
+        pending_deliveries::replay::supersede(transaction, &delivered).await?;
         pending_deliveries::step(transaction, steps, self.clock.now()).await?;
         Ok(claimed)
     }

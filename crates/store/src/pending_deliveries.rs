@@ -14,6 +14,8 @@
 //! Batches are written in the order of their keys, so that two transactions with the same rows wait for each other
 //! rather than each for the other.
 
+pub mod replay;
+
 use jiff::Timestamp;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
 use uuid::Uuid;
@@ -273,8 +275,17 @@ pub async fn claim_scheduled(
     Ok(rows.into_iter().map(AttemptRef::from).collect())
 }
 
-/// Locks parked deliveries whose turn it is: per webhook the oldest, and no more than bring it to `per_webhook` released
-/// ones. Nothing is returned while another transaction does the same, so the bound holds over all processes.
+/// How many parked deliveries of one webhook may be released at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Usually.
+    pub per_webhook: u32,
+    /// Failed attempts in a row from which on it is one.
+    pub one_from: u32,
+}
+
+/// Locks parked deliveries whose turn it is: per webhook the oldest, replays after all others, and no more than bring it to
+/// as many released ones as `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
 ///
 /// Only the head of each webhook's row of parked deliveries is looked at. Whatever is deferred goes back to the head, so
 /// a lane that has just said when to come again is left alone until then, however many wait behind.
@@ -284,7 +295,7 @@ pub async fn claim_scheduled(
 pub async fn claim_parked(
     connection: &mut Connection,
     now: Timestamp,
-    per_webhook: u32,
+    room: Room,
     limit: u32,
 ) -> Result<Vec<AttemptRef>, Error> {
     let alone = sqlx::query_scalar!(
@@ -310,10 +321,12 @@ pub async fn claim_parked(
              FROM waiting WHERE waiting.webhook_id IS NOT NULL
          ), room AS (
              SELECT waiting.webhook_id,
-                    $2 - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
-                                                WHERE busy.state = 'released' AND busy.webhook_id = waiting.webhook_id
-                                                LIMIT $2) AS released) AS free
-             FROM waiting WHERE waiting.webhook_id IS NOT NULL
+                    CASE WHEN health.failures_in_a_row >= $4 THEN 1 ELSE $2::bigint END
+                    - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
+                                             WHERE busy.state = 'released' AND busy.webhook_id = waiting.webhook_id
+                                             LIMIT $2) AS released) AS free
+             FROM waiting LEFT JOIN webhook_health AS health ON health.webhook_id = waiting.webhook_id
+             WHERE waiting.webhook_id IS NOT NULL
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
                 head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
@@ -321,15 +334,16 @@ pub async fn claim_parked(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
-             ORDER BY delivery.event_key
+             ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
          WHERE head.due_at <= $1 AND EXISTS (SELECT FROM events WHERE events.key = head.event_key)
          LIMIT $3"#,
         to_sql(now),
-        i64::from(per_webhook),
+        i64::from(room.per_webhook),
         i64::from(limit),
+        counter(room.one_from),
     )
     .fetch_all(connection)
     .await?;

@@ -10,6 +10,7 @@ mod manners;
 mod many;
 mod previews;
 mod record;
+mod replays;
 mod support;
 mod templates;
 mod trials;

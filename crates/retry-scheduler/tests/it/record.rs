@@ -291,7 +291,7 @@ async fn a_deferral_told_again_postpones_nothing() {
     ledger.record(&[deferred(attempt)]).await;
     let mut transaction = ledger.store.begin().await.unwrap();
     let now = START.checked_add(jiff::SignedDuration::from_secs(2)).unwrap();
-    let due = pending_deliveries::claim_parked(&mut transaction, now, 20, 20)
+    let due = pending_deliveries::claim_parked(&mut transaction, now, ROOM, 20)
         .await
         .unwrap();
     assert_eq!(due, [attempt]);

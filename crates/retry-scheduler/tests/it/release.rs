@@ -167,6 +167,48 @@ async fn a_lane_that_has_no_room_is_left_alone_until_it_said_it_may() {
 }
 
 #[tokio::test]
+async fn a_webhook_whose_attempts_fail_gets_one_parked_delivery_at_a_time_until_one_is_delivered() {
+    let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
+    let bus = nats.bus().await;
+    let releaser = ledger.releaser(&bus, 3);
+    ledger.create_webhook(webhook(1)).await;
+    let mut facts = Vec::new();
+    for number in 0..5 {
+        facts.extend([accepted(key(number), &[webhook(1)]), failed(first(number, webhook(1)))]);
+    }
+    for number in 5..15 {
+        facts.extend([
+            accepted(key(number), &[webhook(1)]),
+            deferred(first(number, webhook(1))),
+        ]);
+    }
+    ledger.record(&facts).await;
+    ledger.clock.advance(Duration::from_secs(2));
+    let release = |number, release| AttemptRef {
+        release,
+        ..first(number, webhook(1))
+    };
+    for _ in 0..3 {
+        releaser.look().await.unwrap();
+    }
+    assert_eq!(duties(&bus).await, 1);
+
+    // The breaker is open: it comes back, and nobody is sent after it before its time.
+    ledger.record(&[deferred(release(5, 1))]).await;
+    releaser.look().await.unwrap();
+    assert_eq!(duties(&bus).await, 1);
+    ledger.clock.advance(Duration::from_secs(2));
+    releaser.look().await.unwrap();
+    releaser.look().await.unwrap();
+    assert_eq!(duties(&bus).await, 2);
+
+    ledger.record(&[delivered(release(5, 2))]).await;
+    releaser.look().await.unwrap();
+    releaser.look().await.unwrap();
+    assert_eq!(duties(&bus).await, 5);
+}
+
+#[tokio::test]
 async fn a_release_that_was_published_and_not_committed_is_not_published_twice() {
     let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
     let bus = nats.bus().await;

@@ -24,8 +24,10 @@ use retry_scheduler::patience::Patience;
 use retry_scheduler::record::Recorder;
 use retry_scheduler::release::Releaser;
 use retry_scheduler::rescue::Rescuer;
-use store::pending_deliveries::{self, DeliveryKey};
-use store::{Store, attempts, log};
+use store::pending_deliveries::{self, DeliveryKey, Room};
+use store::projects::Project;
+use store::webhooks::Webhook;
+use store::{Store, attempts, log, projects, webhooks};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,6 +35,11 @@ use uuid::Uuid;
 /// When every test begins.
 pub(crate) const START: Timestamp = Timestamp::constant(1_770_000_000, 0);
 pub(crate) const RESCUE_AFTER: Duration = Duration::from_secs(300);
+/// Room for everything there is.
+pub(crate) const ROOM: Room = Room {
+    per_webhook: 10_000,
+    one_from: u32::MAX,
+};
 pub(crate) const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(0xa));
 
 #[derive(clap::Parser)]
@@ -168,6 +175,26 @@ impl Ledger {
         }
     }
 
+    /// Makes the project, and a webhook of it.
+    pub(crate) async fn create_webhook(&self, id: WebhookId) {
+        let project = Project {
+            id: PROJECT,
+            name: "acme".into(),
+            profile: "standard".into(),
+            schema_check: None,
+            created_at: START,
+        };
+        let webhook = Webhook {
+            name: "one".into(),
+            url: "https://example.com/".into(),
+            events: vec!["*".into()],
+            ..Webhook::blank(id, PROJECT, START)
+        };
+        let mut connection = self.store.connection().await.unwrap();
+        projects::insert(&mut connection, &project).await.unwrap();
+        webhooks::insert(&mut connection, &webhook).await.unwrap();
+    }
+
     /// Records facts as one batch.
     pub(crate) async fn record(&self, facts: &[Fact]) {
         let verdict = self.recorder.record(messages(facts)).await;
@@ -197,7 +224,7 @@ impl Ledger {
         let released = pending_deliveries::doubtful(&mut transaction, never, 10_000)
             .await
             .unwrap();
-        let parked = pending_deliveries::claim_parked(&mut transaction, never, 10_000, 10_000)
+        let parked = pending_deliveries::claim_parked(&mut transaction, never, ROOM, 10_000)
             .await
             .unwrap();
         transaction.rollback().await.unwrap();

@@ -58,6 +58,34 @@ impl Load {
             .await?)
     }
 
+    /// Publishes `count` events as fast as JetStream stores them, whatever becomes of them.
+    pub(crate) async fn pile_up(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        for _ in 0..count {
+            // Numbers that no measured event has.
+            let n = u64::MAX - self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, event_type).await?);
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        Ok(())
+    }
+
+    /// Messages that wait in the pipe: events to be fanned out, and deliveries to be made.
+    pub(crate) async fn waiting(&self) -> anyhow::Result<u64> {
+        let mut messages = 0;
+        for stream in ["EVENTS", "DELIVERIES"] {
+            messages += self.jetstream.get_stream(stream).await?.cached_info().state.messages;
+        }
+        Ok(messages)
+    }
+
     /// As fast as the system takes it, for `window`; measured after a fifth of it.
     pub(crate) async fn saturate(
         &self,
@@ -133,6 +161,55 @@ impl Load {
             cpu,
             recorded_after: settled.elapsed(),
         })
+    }
+
+    /// Publishes `count` events of one type as fast as they are taken.
+    pub(crate) async fn pour(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        for _ in 0..count {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, event_type).await?);
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes `count` events as fast as they are delivered, and waits until all are, and are on record.
+    pub(crate) async fn fill(&self, sink: &Sink, count: u64, event_type: impl Fn(u64) -> String) -> anyhow::Result<()> {
+        let before = sink.delivered();
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        let mut published = 0;
+        while published < count {
+            if published - (sink.delivered() - before) >= BACKLOG {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, &event_type(n)).await?);
+            published += 1;
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        let last = Instant::now() + Duration::from_secs(120);
+        let mut ledger = self.jetstream.get_stream("LEDGER").await?;
+        while sink.delivered() - before < count || ledger.info().await?.state.messages > 0 {
+            ensure!(Instant::now() < last, "not everything is delivered and on record");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// `rate` events a second, each at its time whatever became of the earlier ones; latencies in microseconds, from

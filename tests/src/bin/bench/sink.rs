@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
@@ -23,6 +23,7 @@ struct State {
     /// Nanoseconds since `began` at which event n came to a quick webhook; 0 for not yet.
     arrivals: Vec<AtomicU64>,
     delivered: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// Events that can be told apart in one run.
@@ -38,12 +39,13 @@ impl Sink {
             began: Instant::now(),
             arrivals,
             delivered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         });
         tokio::spawn(accept(listener, Arc::clone(&state)));
         Ok(Self { address, state })
     }
 
-    /// The URL that is answered like `kind`: quick and other at once, slow after 5 s.
+    /// The URL that is answered like `kind`: quick and other at once, slow after 5 s, dead with 500.
     pub(crate) fn url(&self, kind: &str) -> String {
         format!("http://{}/{kind}", self.address)
     }
@@ -51,6 +53,11 @@ impl Sink {
     /// Nanoseconds on the sink's clock.
     pub(crate) fn now(&self) -> u64 {
         self.state.now()
+    }
+
+    /// Requests to the dead receiver so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.state.refused.load(Ordering::Relaxed)
     }
 
     /// Requests answered so far, slow ones left out.
@@ -79,9 +86,15 @@ impl State {
             .headers()
             .get("webhook-id")
             .and_then(|id| id.to_str().ok()?.strip_prefix('e')?.parse::<usize>().ok());
-        let slow = request.uri().path() == "/slow";
+        let (slow, dead) = (request.uri().path() == "/slow", request.uri().path() == "/dead");
         let mut body = request.into_body();
         while let Some(Ok(_)) = body.frame().await {}
+        if dead {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let mut failed = Response::new(Empty::new());
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return Ok(failed);
+        }
         match slow {
             true => tokio::time::sleep(Duration::from_secs(5)).await,
             false => {
