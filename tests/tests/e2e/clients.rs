@@ -21,9 +21,18 @@ pub(crate) fn tool(name: &str) -> PathBuf {
 
 /// Runs a program to its end; what it has written.
 pub(crate) async fn run(program: impl AsRef<std::ffi::OsStr>, args: &[&str], input: &str) -> String {
-    let program = program.as_ref();
+    run_with(root(), program.as_ref(), args, input).await
+}
+
+/// Runs a program to its end, in this folder.
+pub(crate) async fn run_in(folder: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
+    run_with(folder, program.as_ref(), args, "").await
+}
+
+async fn run_with(folder: &Path, program: &std::ffi::OsStr, args: &[&str], input: &str) -> String {
     let mut child = Command::new(program)
         .args(args)
+        .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -3,9 +3,10 @@
 
 use posthaste::local::Folder;
 use posthaste_tests::{ADMIN_TOKEN, Cluster, Receiver, Role, Setup};
+use reqwest::Method;
 use serde_json::json;
 
-use crate::clients::{client, python, run, tool};
+use crate::clients::{client, python, run, run_in, tool};
 
 async fn document(cluster: &Cluster, role: Role) -> String {
     let (status, text) = cluster.text(role, "/openapi.json").await.unwrap();
@@ -75,10 +76,27 @@ async fn the_apis_do_what_their_documents_say() {
         .create_webhook("acme", "all", &receiver.url, json!({}))
         .await
         .unwrap();
+    // 1NCE's paths name no project: it is the token's.
+    let project = json!({ "name": "sims", "profile": "once" });
+    cluster
+        .admin
+        .ok(Method::POST, "/v1/projects", Some(&project))
+        .await
+        .unwrap();
+    let made = cluster
+        .admin
+        .ok(Method::POST, "/v1/projects/sims/tokens", Some(&json!({})))
+        .await;
+    let made = made.unwrap();
+    let folder = Folder::temporary().unwrap();
     let config = client("schemathesis.toml");
-    for role in [Role::ConfigApi, Role::Ingest] {
+    for (role, token, paths) in [
+        (Role::ConfigApi, ADMIN_TOKEN, "^/v"),
+        (Role::ConfigApi, made["token"].as_str().unwrap(), "^/management-api"),
+        (Role::Ingest, ADMIN_TOKEN, "^/v"),
+    ] {
         let document = format!("{}/openapi.json", cluster.url(role).unwrap());
-        let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
+        let authorization = format!("Authorization: Bearer {token}");
         let args = [
             "--config-file",
             config.to_str().unwrap(),
@@ -86,7 +104,10 @@ async fn the_apis_do_what_their_documents_say() {
             &document,
             "--header",
             &authorization,
+            "--include-path-regex",
+            paths,
         ];
-        run(tool("schemathesis"), &args, "").await;
+        // It leaves what it has generated where it runs.
+        run_in(folder.path(), tool("schemathesis"), &args).await;
     }
 }
