@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jiff::Timestamp;
 use proto_schemas::definition::{HeaderValue as Defined, Webhook};
 use proto_schemas::event::Event;
 use secrecy::ExposeSecret as _;
@@ -14,7 +15,7 @@ use secrecy::ExposeSecret as _;
 use crate::crypto::{Context, KeyRing};
 use crate::egress::{Guard, Refused, Target};
 use crate::render::{self, Failure, Missing, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
-use crate::sign::{self, Secret};
+use crate::sign::{self, Key};
 
 /// Why no request can be made by a definition: our own fault or the operator's, never the receiver's.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,8 @@ pub struct Prepared {
     /// Where requests go.
     pub target: Target,
     headers: HeaderMap,
-    secret: Option<Secret>,
+    /// What signs, the current one first, and until when.
+    keys: Vec<(Key, Option<Timestamp>)>,
     body_hmac_header: Option<HeaderName>,
     renderer: Renderer,
     filled: Option<Filled>,
@@ -124,13 +126,12 @@ impl Prepared {
             }
             headers.insert(name, value);
         }
-        let secret = match &webhook.sealed_secret {
-            Some(sealed) => {
-                let plain = open("secret", sealed)?;
-                Some(Secret::parse(&String::from_utf8_lossy(plain.expose_secret()))?)
-            }
-            None => None,
-        };
+        let mut signing = Vec::new();
+        for secret in webhook.signing_secrets().iter() {
+            let plain = open(&secret.id.sealed_for(), &secret.sealed)?;
+            let key = Key::of_kind(secret.kind, &String::from_utf8_lossy(plain.expose_secret()))?;
+            signing.push((key, secret.expires_at));
+        }
         let body_hmac_header = webhook
             .signature
             .body_hmac_header
@@ -144,7 +145,7 @@ impl Prepared {
             target,
             webhook: Arc::clone(webhook),
             headers,
-            secret,
+            keys: signing,
             body_hmac_header,
         })
     }
@@ -208,7 +209,8 @@ impl Prepared {
         self.headers.clone()
     }
 
-    /// The headers of one request, signature included. `timestamp` is the attempt's, in seconds since 1970.
+    /// The headers of one request, made at `now`, signature included. Every secret that is live then signs; a header with
+    /// the body's HMAC has room for one, and holds the current one's.
     ///
     /// # Errors
     /// [`Error::Header`] where the event has something in it that no header can hold; intake lets none through.
@@ -217,7 +219,7 @@ impl Prepared {
         event: &Event,
         addressed: &Addressed<'_>,
         rendered: &Rendered,
-        timestamp: i64,
+        now: Timestamp,
     ) -> Result<HeaderMap, Error> {
         let value =
             |name: &HeaderName, text: &str| HeaderValue::from_str(text).map_err(|_| Error::Header(name.to_string()));
@@ -232,16 +234,27 @@ impl Prepared {
         if !event.traceparent.is_empty() {
             headers.insert(TRACEPARENT, value(&TRACEPARENT, &event.traceparent)?);
         }
+        let live = || {
+            let live = |expires_at: &Option<Timestamp>| expires_at.is_none_or(|expiry| now < expiry);
+            self.keys
+                .iter()
+                .filter_map(move |(key, expires_at)| live(expires_at).then_some(key))
+        };
         if self.webhook.signature.standard_webhooks {
             headers.insert(WEBHOOK_ID, value(&WEBHOOK_ID, &event.id)?);
-            headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
-            if let Some(secret) = &self.secret {
-                let signature = sign::standard_webhooks(&event.id, timestamp, &rendered.body, [secret]);
-                headers.insert(WEBHOOK_SIGNATURE, value(&WEBHOOK_SIGNATURE, &signature)?);
+            headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
+            let signature = sign::standard_webhooks(&event.id, now.as_second(), &rendered.body, live());
+            if !signature.is_empty() {
+                headers.insert(WEBHOOK_SIGNATURE, secretly(value(&WEBHOOK_SIGNATURE, &signature)?));
             }
         }
-        if let (Some(name), Some(secret)) = (&self.body_hmac_header, &self.secret) {
-            headers.insert(name.clone(), value(name, &sign::body_hmac(&rendered.body, secret))?);
+        let shared = live().find_map(|key| match key {
+            Key::V1(secret) => Some(secret),
+            Key::V1a(_) => None,
+        });
+        if let (Some(name), Some(secret)) = (&self.body_hmac_header, shared) {
+            let signature = sign::body_hmac(&rendered.body, secret);
+            headers.insert(name.clone(), secretly(value(name, &signature)?));
         }
         Ok(headers)
     }
@@ -274,6 +287,12 @@ impl Filled {
     }
 }
 
+/// A signature is as good as what it signs: the log shows that there was one.
+fn secretly(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
 fn same_origin(a: &Target, b: &Target) -> bool {
     a.url().origin() == b.url().origin()
 }
@@ -289,3 +308,173 @@ pub const REPLAY: HeaderName = HeaderName::from_static("posthaste-replay");
 /// W3C Trace Context §3.2.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proto_schemas::definition::{SEALED_SECRET, Secret, SecretKind, Signature};
+    use proto_schemas::id::{EventKey, ProjectId, SecretId, WebhookId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::{Clock, Manual};
+    use crate::egress;
+
+    struct World {
+        keys: KeyRing,
+        webhook: Webhook,
+        clock: Manual,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = Manual::at("2026-01-02T03:04:05Z".parse().unwrap());
+            let webhook = Webhook {
+                url: "https://example.com/".into(),
+                signature: Signature {
+                    standard_webhooks: true,
+                    body_hmac_header: Some("x-signature".into()),
+                },
+                ..Webhook::blank(
+                    WebhookId::from_uuid(Uuid::from_u128(2)),
+                    ProjectId::from_uuid(Uuid::from_u128(1)),
+                )
+            };
+            Self {
+                keys: KeyRing::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),
+                webhook,
+                clock,
+            }
+        }
+
+        fn seal(&self, field: &str, key: &Key) -> String {
+            let context = Context {
+                project: self.webhook.project,
+                object: self.webhook.id.as_uuid(),
+                field,
+            };
+            self.keys.seal(&context, key.text().expose_secret().as_bytes())
+        }
+
+        /// Puts a secret in front of the others; they expire after `overlap`.
+        fn rotate(&mut self, key: &Key, overlap: Duration) {
+            let now = self.now();
+            for earlier in &mut self.webhook.secrets {
+                earlier.expires_at.get_or_insert(now + overlap);
+            }
+            let number = self.webhook.secrets.len() as u128 + 1;
+            let id = SecretId::from_uuid(Uuid::from_u128(number));
+            let secret = Secret {
+                id,
+                kind: key.kind(),
+                sealed: self.seal(&id.sealed_for(), key),
+                created_at: now,
+                expires_at: None,
+            };
+            self.webhook.secrets.insert(0, secret);
+        }
+
+        fn now(&self) -> Timestamp {
+            Clock::from(self.clock.clone()).now()
+        }
+
+        fn prepared(&self) -> Result<Prepared, Error> {
+            let guard = Guard::new(&egress::Config::default()).unwrap();
+            Prepared::of(&Arc::new(self.webhook.clone()), &self.keys, &guard)
+        }
+    }
+
+    fn event() -> Event {
+        Event {
+            key: EventKey::from_uuid(Uuid::from_u128(7)),
+            id: "e1".into(),
+            project: ProjectId::from_uuid(Uuid::from_u128(1)),
+            event_type: "order.paid".into(),
+            occurred_at: Timestamp::UNIX_EPOCH,
+            accepted_at: Timestamp::UNIX_EPOCH,
+            attributes: BTreeMap::new(),
+            content_type: String::new(),
+            payload: Bytes::from_static(b"{}"),
+            traceparent: String::new(),
+        }
+    }
+
+    /// The signatures of a request made at `now`, and the header with room for one.
+    fn signed(prepared: &Prepared, now: Timestamp) -> (String, Option<String>) {
+        let event = event();
+        let (rendered, addressed) = (prepared.render(&event).unwrap(), prepared.address(&event).unwrap());
+        let headers = prepared.headers(&event, &addressed, &rendered, now).unwrap();
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        (text("webhook-signature").unwrap(), text("x-signature"))
+    }
+
+    fn standard<'a>(now: Timestamp, keys: impl IntoIterator<Item = &'a Key>) -> String {
+        sign::standard_webhooks("e1", now.as_second(), b"{}", keys)
+    }
+
+    fn body_hmac(key: &Key) -> Option<String> {
+        match key {
+            Key::V1(secret) => Some(sign::body_hmac(b"{}", secret)),
+            Key::V1a(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_signs_is_what_is_live_when_the_attempt_is_made() {
+        let mut world = World::new();
+        let (old, new) = (Key::generate(SecretKind::V1), Key::generate(SecretKind::V1));
+        world.rotate(&old, Duration::ZERO);
+        world.rotate(&new, Duration::from_secs(60));
+        // Prepared once: nothing is published when a secret expires.
+        let prepared = world.prepared().unwrap();
+        let now = world.now();
+        assert_eq!(signed(&prepared, now), (standard(now, [&new, &old]), body_hmac(&new)));
+        world.clock.advance(Duration::from_micros(59_999_999));
+        let before = world.now();
+        assert_eq!(signed(&prepared, before).0, standard(before, [&new, &old]));
+        world.clock.advance(Duration::from_micros(1));
+        let at = world.now();
+        assert_eq!(signed(&prepared, at), (standard(at, [&new]), body_hmac(&new)));
+        world.clock.advance(Duration::from_secs(1_000_000));
+        let after = world.now();
+        assert_eq!(signed(&prepared, after).0, standard(after, [&new]));
+    }
+
+    #[test]
+    fn the_header_with_room_for_one_has_the_current_shared_secret() {
+        let mut world = World::new();
+        let (shared, pair) = (Key::generate(SecretKind::V1), Key::generate(SecretKind::V1a));
+        world.rotate(&shared, Duration::ZERO);
+        world.rotate(&pair, Duration::from_secs(60));
+        let now = world.now();
+        let found = signed(&world.prepared().unwrap(), now);
+        assert_eq!(found, (standard(now, [&pair, &shared]), body_hmac(&shared)));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(
+            signed(&world.prepared().unwrap(), later),
+            (standard(later, [&pair]), None)
+        );
+    }
+
+    #[test]
+    fn a_secret_that_a_release_before_published_signs() {
+        let mut world = World::new();
+        let key = Key::generate(SecretKind::V1);
+        world.webhook.sealed_secret = Some(world.seal(SEALED_SECRET, &key));
+        let now = world.now();
+        assert_eq!(signed(&world.prepared().unwrap(), now).0, standard(now, [&key]));
+    }
+
+    #[test]
+    fn a_secret_put_in_the_place_of_another_does_not_open() {
+        let mut world = World::new();
+        world.rotate(&Key::generate(SecretKind::V1), Duration::ZERO);
+        world.rotate(&Key::generate(SecretKind::V1), Duration::from_secs(60));
+        let sealed = world.webhook.secrets[1].sealed.clone();
+        world.webhook.secrets[0].sealed = sealed;
+        assert!(matches!(world.prepared(), Err(Error::Sealed(..))));
+    }
+}

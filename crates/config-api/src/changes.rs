@@ -4,6 +4,8 @@
 mod headers;
 mod settings;
 
+pub(crate) use self::headers::signature_header;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,11 +15,12 @@ use common::http::FieldError;
 use common::model::limits;
 use common::profile::Profile;
 use common::render::Placeholders;
-use common::sign;
+use jiff::Timestamp;
+use proto_schemas::definition::SecretKind;
 use serde_json::Value;
-use store::webhooks::{BodyKind, RateLimit, Retry, SignatureSettings, Webhook};
+use store::webhooks::{BodyKind, Ordering, RateLimit, Retry, SignatureSettings, Webhook};
 
-use crate::validate;
+use crate::{secrets, validate};
 
 /// What a request asks for. `None` leaves a field as it is; where there are two, `Some(None)` is: as the profile says.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +31,10 @@ pub struct Changes {
     pub url: Option<String>,
     /// New event type patterns, in place of all there were.
     pub events: Option<Vec<String>>,
-    /// A new signing secret; `Some(None)`: none, requests go out unsigned.
+    /// A new signing secret, in place of all there were; `Some(None)`: none, requests go out unsigned.
     pub secret: Option<Option<String>>,
+    /// What kind of secret is made up where none is given; beside a secret, what kind it has to be.
+    pub secret_kind: Option<SecretKind>,
     /// New headers, in place of all there were.
     pub headers: Option<Vec<HeaderChange>>,
     /// On or off.
@@ -62,6 +67,10 @@ pub struct Changes {
     pub hold_while_paused: Option<Option<bool>>,
     /// Failed attempts in a row after which it has failed; 0: never.
     pub fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; `Some(None)`: none.
+    pub ordering: Option<Option<Ordering>>,
+    /// How many held deliveries may be released in a window of time; `Some(None)`: as its lane drains.
+    pub drain_rate: Option<Option<RateLimit>>,
     /// The profile's options, in place of all that was said of them.
     pub options: Option<BTreeMap<String, bool>>,
 }
@@ -86,6 +95,8 @@ pub struct Rules<'a> {
     pub profile: &'a Profile,
     /// Seals secrets.
     pub keys: &'a KeyRing,
+    /// What time it is.
+    pub now: Timestamp,
 }
 
 impl Changes {
@@ -97,7 +108,7 @@ impl Changes {
         let mut errors = Vec::new();
         self.apply_identity(webhook, rules, &mut errors);
         if let Some(secret) = self.secret.take() {
-            apply_secret(secret.as_deref(), webhook, rules, &mut errors);
+            secrets::replace(webhook, secret.as_deref(), self.secret_kind, rules, &mut errors);
         }
         if let Some(active) = self.active {
             webhook.active = active;
@@ -121,6 +132,7 @@ impl Changes {
             Some(headers) => webhook.headers = headers::apply(headers, webhook, rules, &mut errors),
             None => headers::check_signature(webhook, rules, &mut errors),
         }
+        secrets::check_kind(webhook, rules.profile, &mut errors);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -159,19 +171,8 @@ impl Changes {
     }
 }
 
-fn apply_secret(secret: Option<&str>, webhook: &mut Webhook, rules: &Rules<'_>, errors: &mut Vec<FieldError>) {
-    let Some(secret) = secret else {
-        webhook.sealed_secret = None;
-        return;
-    };
-    match sign::Secret::parse(secret) {
-        Ok(secret) => webhook.sealed_secret = Some(seal(rules.keys, webhook, "secret", secret.text())),
-        Err(error) => errors.push(FieldError::new("/secret", error.to_string())),
-    }
-}
-
 /// Seals a value of this webhook. The dispatcher opens it for the same project, webhook and field.
-fn seal(keys: &KeyRing, webhook: &Webhook, field: &str, value: &str) -> String {
+pub(crate) fn seal(keys: &KeyRing, webhook: &Webhook, field: &str, value: &str) -> String {
     let context = Context {
         project: webhook.project,
         object: webhook.id.as_uuid(),

@@ -13,10 +13,12 @@
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
+//! - [`secrets`]: what requests are signed with: made, rotated and erased
 //! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
 //! - [`previews`]: requests shown and not made
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
+//! - [`streams`]: answers without end, and what they are fed with
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -35,6 +37,8 @@ pub mod previews;
 pub mod relay;
 pub mod replays;
 pub mod resolve;
+pub mod secrets;
+pub mod streams;
 pub mod trials;
 pub mod validate;
 pub mod webhooks;
@@ -58,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::Config;
 use crate::api::Api;
 use crate::relay::Relay;
+use crate::streams::Streams;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -109,6 +114,7 @@ impl Service for ConfigApi {
         relay.resync().await?;
 
         let api = Arc::new(Api {
+            streams: Streams::new(store.clone(), config.max_streams, context.stop.clone()),
             store,
             keys,
             profiles,
@@ -138,7 +144,8 @@ impl Service for ConfigApi {
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
             watch_postgres(store.clone(), self.health, stop.clone()),
-            forget_keys(Arc::clone(&self.api), stop),
+            forget_keys(Arc::clone(&self.api), stop.clone()),
+            secrets::keep_erasing(&self.api, &stop),
         );
         store.close().await;
         Ok(())

@@ -79,7 +79,7 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
     let prepared = Prepared::of(&definition, &api.keys, &api.guard).map_err(unusable)?;
     let (rendered, missing) = prepared.preview(&event).map_err(unsendable)?;
     let addressed = prepared.address(&event).map_err(unsendable)?;
-    let headers = prepared.headers(&event, &addressed, &rendered, now.as_second());
+    let headers = prepared.headers(&event, &addressed, &rendered, now);
     Ok(Preview {
         url: addressed.target.as_str().to_owned(),
         headers: headers.map_err(unusable)?,

@@ -6,9 +6,10 @@
 use common::egress::Refused;
 use common::http::{Code, Problem};
 use common::profile::Profile;
-use common::sign;
+use common::sign::Key;
+use proto_schemas::definition::SecretKind;
 use proto_schemas::id::WebhookId;
-use proto_schemas::stream::config_key::Key;
+use proto_schemas::stream::config_key;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use store::projects::{self, Project};
@@ -19,6 +20,7 @@ use crate::access::Caller;
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::changes::{Changes, Rules};
 use crate::http::webhooks::Definition;
+use crate::secrets;
 use crate::trials::Check;
 
 /// A webhook that has just been made.
@@ -26,20 +28,18 @@ use crate::trials::Check;
 pub struct Created {
     /// The webhook.
     pub webhook: Webhook,
-    /// The secret, where one was made up. It cannot be had again.
+    /// The secret, where one was made up that the receiver has to know. It cannot be had again.
     pub secret: Option<SecretString>,
 }
 
-/// Makes a webhook. Where the changes say nothing of a secret, one is made up if the profile wants it so.
+/// Makes a webhook. Where the changes say nothing of a secret, one is made up if they say of what kind, or the profile wants
+/// it so.
 ///
 /// # Errors
 /// What is wrong with the changes, or a name that is taken.
 pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: Changes) -> Result<Created, Problem> {
     let profile = profile(api, project)?;
-    let secret = (changes.secret.is_none() && profile.generate_secret).then(sign::Secret::generate);
-    if let Some(secret) = &secret {
-        changes.secret = Some(Some(secret.expose_secret().to_owned()));
-    }
+    let key = make_up_secret(&mut changes, profile);
     let mut webhook = blank(api, project);
     apply(api, profile, changes, &mut webhook)?;
     // Before the transaction, because name servers may take seconds.
@@ -57,7 +57,19 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
     }
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    Ok(Created { webhook, secret })
+    Ok(Created {
+        webhook,
+        secret: key.as_ref().and_then(secrets::shown),
+    })
+}
+
+/// Puts a new secret into the changes, where a webhook that is made by them is to have one and they give none.
+pub(crate) fn make_up_secret(changes: &mut Changes, profile: &Profile) -> Option<Key> {
+    let wanted = changes.secret_kind.is_some() || profile.generate_secret;
+    let key =
+        (changes.secret.is_none() && wanted).then(|| Key::generate(changes.secret_kind.unwrap_or(SecretKind::V1)))?;
+    changes.secret = Some(Some(key.text().expose_secret().to_owned()));
+    Some(key)
 }
 
 /// Changes the webhook of that name or id. `condition` sees it as it stands, while nobody else can change it.
@@ -140,7 +152,7 @@ pub async fn remove(
     webhook.updated_at = now;
     webhook.deleted_at = Some(now);
     // Nothing is sent to it any more, so nothing secret of it is kept.
-    webhook.sealed_secret = None;
+    secrets::clear(&mut webhook);
     webhook.headers.clear();
     webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
     note_written(&mut transaction, &webhook, caller).await?;
@@ -181,6 +193,7 @@ pub(crate) fn apply(api: &Api, profile: &Profile, changes: Changes, webhook: &mu
         guard: &api.guard,
         profile,
         keys: &api.keys,
+        now: api.now(),
     };
     changes.apply(webhook, &rules).map_err(Problem::fields)
 }
@@ -221,13 +234,13 @@ pub(crate) async fn note_written(
     caller: &Caller,
 ) -> Result<(), Problem> {
     let definition = match webhook.deleted_at {
-        None => serde_json::to_value(Definition::of(webhook)).map_err(Problem::internal)?,
+        None => serde_json::to_value(Definition::of(webhook, webhook.updated_at)).map_err(Problem::internal)?,
         Some(_) => json!({ "deleted": true }),
     };
     webhooks::note_revision(connection, webhook, &definition, caller.token)
         .await
         .map_err(failed)?;
-    note_changed(connection, &Key::Webhook(webhook.project, webhook.id)).await
+    note_changed(connection, &config_key::Key::Webhook(webhook.project, webhook.id)).await
 }
 
 fn name_taken(error: Error, webhook: &Webhook) -> Problem {

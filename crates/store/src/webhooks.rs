@@ -1,6 +1,8 @@
 //! `webhooks` and `webhook_revisions`: subscriptions as their owners wrote them, and who changed what when. Written by
 //! config-api. A deleted webhook's row stays, so that late deliveries and the log still know it.
 
+mod revisions;
+mod secrets;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,9 @@ use sqlx::query_as;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-pub use self::settings::{BodyKind, RateLimit, Settings, SignatureSettings};
+pub use self::revisions::{Revision, note_revision, revision, revisions};
+pub use self::secrets::{Secret, lock, with_secrets_to_erase};
+pub use self::settings::{BodyKind, Ordering, RateLimit, Settings, SignatureSettings};
 use crate::time::{from_sql, to_sql};
 use crate::{Connection, Error};
 
@@ -35,7 +39,9 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Headers of its own.
     pub headers: Vec<Header>,
-    /// Sealed signing secret.
+    /// What requests are signed with, the current one first.
+    pub secrets: Vec<Secret>,
+    /// The first of them of kind v1 once more, sealed as the release before has it.
     pub sealed_secret: Option<String>,
     /// Whether it gets events; off, it is paused.
     pub active: bool,
@@ -76,6 +82,7 @@ impl Webhook {
             url: String::new(),
             events: Vec::new(),
             headers: Vec::new(),
+            secrets: Vec::new(),
             sealed_secret: None,
             active: true,
             description: String::new(),
@@ -163,6 +170,8 @@ struct Row {
     url: String,
     events: Vec<String>,
     headers: Json<Vec<Header>>,
+    secrets: Json<Vec<secrets::Stored>>,
+    secrets_of: Option<String>,
     sealed_secret: Option<String>,
     active: bool,
     description: String,
@@ -187,6 +196,7 @@ impl TryFrom<Row> for Webhook {
             table: "webhooks",
             reason: format!("{what} of {} is out of range", row.id),
         };
+        let created_at = from_sql(row.created_at);
         Ok(Self {
             id: WebhookId::from_uuid(row.id),
             project: ProjectId::from_uuid(row.project_id),
@@ -194,6 +204,13 @@ impl TryFrom<Row> for Webhook {
             url: row.url,
             events: row.events,
             headers: row.headers.0,
+            secrets: secrets::read(
+                row.secrets.0,
+                row.secrets_of.as_deref(),
+                row.sealed_secret.as_deref(),
+                created_at,
+            )
+            .ok_or_else(|| unreadable("a secret"))?,
             sealed_secret: row.sealed_secret,
             active: row.active,
             description: row.description,
@@ -209,7 +226,7 @@ impl TryFrom<Row> for Webhook {
                 .transpose()
                 .map_err(|_| unreadable("timeout_ms"))?,
             revision: u64::try_from(row.revision).map_err(|_| unreadable("revision"))?,
-            created_at: from_sql(row.created_at),
+            created_at,
             updated_at: from_sql(row.updated_at),
             deleted_at: row.deleted_at.map(from_sql),
         })
@@ -225,8 +242,8 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         "-- webhooks::insert
          INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
                                revision, created_at, updated_at, description, labels, attributes, settings, check_id,
-                               restarted_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+                               restarted_at, secrets, secrets_of, secrets_expire_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21)",
         webhook.id.as_uuid(),
         webhook.project.as_uuid(),
         webhook.name,
@@ -246,6 +263,8 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         Json(&webhook.settings) as _,
         webhook.check,
         webhook.restarted_at.map(to_sql),
+        Json(secrets::stored(&webhook.secrets)) as _,
+        secrets::first_expiry(&webhook.secrets).map(to_sql),
     )
     .execute(connection)
     .await?;
@@ -263,7 +282,8 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
          UPDATE webhooks
          SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
              timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12, description = $13, labels = $14,
-             attributes = $15, settings = $16, check_id = $17, restarted_at = $18
+             attributes = $15, settings = $16, check_id = $17, restarted_at = $18, secrets = $19, secrets_of = $6,
+             secrets_expire_at = $20
          WHERE id = $1",
         webhook.id.as_uuid(),
         webhook.name,
@@ -283,6 +303,8 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         Json(&webhook.settings) as _,
         webhook.check,
         webhook.restarted_at.map(to_sql),
+        Json(secrets::stored(&webhook.secrets)) as _,
+        secrets::first_expiry(&webhook.secrets).map(to_sql),
     )
     .execute(connection)
     .await?;
@@ -297,8 +319,9 @@ pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &
     let row = query_as!(
         Row,
         r#"-- webhooks::find
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                description, labels AS "labels: Json<BTreeMap<String, String>>",
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+                secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
+                labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
                 check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
                 updated_at, deleted_at
@@ -325,8 +348,9 @@ pub async fn find_for_update(
     let row = query_as!(
         Row,
         r#"-- webhooks::find_for_update
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                description, labels AS "labels: Json<BTreeMap<String, String>>",
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+                secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
+                labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
                 check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
                 updated_at, deleted_at
@@ -374,8 +398,9 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
     let rows = query_as!(
         Row,
         r#"-- webhooks::by_ids
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                description, labels AS "labels: Json<BTreeMap<String, String>>",
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+                secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
+                labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
                 check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
                 updated_at, deleted_at
@@ -410,8 +435,9 @@ pub async fn page(
     let rows = query_as!(
         Row,
         r#"-- webhooks::page
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret, active,
-                description, labels AS "labels: Json<BTreeMap<String, String>>",
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+                secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
+                labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
                 check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
                 updated_at, deleted_at
@@ -451,111 +477,6 @@ pub async fn all(
         .into_iter()
         .map(|row| (ProjectId::from_uuid(row.project_id), WebhookId::from_uuid(row.id)))
         .collect())
-}
-
-/// Notes a revision: what the webhook looks like from now on, without its secrets, and whose token made it so.
-///
-/// # Errors
-/// Any [`Error`].
-pub async fn note_revision(
-    connection: &mut Connection,
-    webhook: &Webhook,
-    definition: &serde_json::Value,
-    token: Uuid,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "-- webhooks::note_revision
-         INSERT INTO webhook_revisions (webhook_id, revision, definition, token_id, created_at)
-         VALUES ($1, $2, $3, $4, $5)",
-        webhook.id.as_uuid(),
-        counted(webhook.revision),
-        definition,
-        token,
-        to_sql(webhook.updated_at),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// One version of a webhook's definition.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Revision {
-    /// Its number.
-    pub revision: u64,
-    /// What the webhook looked like from then on, without its secrets.
-    pub definition: serde_json::Value,
-    /// Whose token made it so.
-    pub token: Uuid,
-    /// That token's name.
-    pub token_name: String,
-    /// When.
-    pub created_at: Timestamp,
-}
-
-struct RevisionRow {
-    revision: i64,
-    definition: serde_json::Value,
-    token_id: Uuid,
-    token_name: String,
-    created_at: time::OffsetDateTime,
-}
-
-impl From<RevisionRow> for Revision {
-    fn from(row: RevisionRow) -> Self {
-        Self {
-            revision: u64::try_from(row.revision).unwrap_or_default(),
-            definition: row.definition,
-            token: row.token_id,
-            token_name: row.token_name,
-            created_at: from_sql(row.created_at),
-        }
-    }
-}
-
-/// Up to `limit` revisions of a webhook from before the revision `before`, newest first.
-///
-/// # Errors
-/// Any [`Error`].
-pub async fn revisions(
-    connection: &mut Connection,
-    webhook: WebhookId,
-    before: Option<u64>,
-    limit: u32,
-) -> Result<Vec<Revision>, Error> {
-    let rows = query_as!(
-        RevisionRow,
-        r#"-- webhooks::revisions
-         SELECT r.revision, r.definition, r.token_id AS "token_id!", t.name AS token_name, r.created_at
-         FROM webhook_revisions r JOIN tokens t ON t.id = r.token_id
-         WHERE r.webhook_id = $1 AND ($2::bigint IS NULL OR r.revision < $2)
-         ORDER BY r.revision DESC LIMIT $3"#,
-        webhook.as_uuid(),
-        before.map(counted),
-        i64::from(limit),
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(Revision::from).collect())
-}
-
-/// A revision of a webhook.
-///
-/// # Errors
-/// Any [`Error`].
-pub async fn revision(connection: &mut Connection, webhook: WebhookId, number: u64) -> Result<Option<Revision>, Error> {
-    let row = query_as!(
-        RevisionRow,
-        r#"-- webhooks::revision
-         SELECT r.revision, r.definition, r.token_id AS "token_id!", t.name AS token_name, r.created_at
-         FROM webhook_revisions r JOIN tokens t ON t.id = r.token_id
-         WHERE r.webhook_id = $1 AND r.revision = $2"#,
-        webhook.as_uuid(),
-        counted(number),
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(Revision::from))
 }
 
 fn millis(timeout: Option<Duration>) -> Option<i32> {

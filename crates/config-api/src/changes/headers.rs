@@ -3,22 +3,23 @@
 use std::collections::HashSet;
 
 use common::http::FieldError;
+use common::profile::Profile;
 use store::webhooks::{Header, HeaderValue, Webhook};
 
 use super::{HeaderChange, Rules, note, seal};
 use crate::validate;
 
 /// The header that requests are signed in, the webhook's own or its profile's.
-fn signature_header<'a>(webhook: &'a Webhook, rules: &Rules<'a>) -> Option<&'a str> {
+pub(crate) fn signature_header<'a>(webhook: &'a Webhook, profile: &'a Profile) -> Option<&'a str> {
     match &webhook.settings.signature {
         Some(signature) => signature.body_hmac_header.as_deref(),
-        None => rules.profile.signature.body_hmac_header.as_deref(),
+        None => profile.signature.body_hmac_header.as_deref(),
     }
 }
 
 /// Refuses a signature that would stand in a header the webhook has.
 pub(super) fn check_signature(webhook: &Webhook, rules: &Rules<'_>, errors: &mut Vec<FieldError>) {
-    let Some(signature) = signature_header(webhook, rules) else {
+    let Some(signature) = signature_header(webhook, rules.profile) else {
         return;
     };
     if let Some(header) = webhook
@@ -48,7 +49,7 @@ pub(super) fn apply(
         ));
         return Vec::new();
     }
-    let signature_header = signature_header(webhook, rules);
+    let signature_header = signature_header(webhook, rules.profile);
     let mut names = HashSet::new();
     let mut bytes = 0;
     let mut headers = Vec::with_capacity(changes.len());

@@ -30,6 +30,7 @@ impl World {
             guard: &self.guard,
             profile: self.profiles.get("cloudthinker").unwrap(),
             keys: &self.keys,
+            now: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -147,6 +148,12 @@ fn secrets_and_protected_headers_are_stored_sealed() {
     };
     changes.apply(&mut webhook, &world.rules()).unwrap();
     assert!(!format!("{webhook:?}").contains("canary"));
+    let secret = webhook.secrets[0].sealed.clone();
+    assert_eq!(
+        world.open(&webhook, &secret.id.sealed_for(), &secret.sealed),
+        "a secret of mine"
+    );
+    // Once more, as the release before looks for it.
     let sealed = webhook.sealed_secret.clone().unwrap();
     assert_eq!(world.open(&webhook, "secret", &sealed), "a secret of mine");
     let HeaderValue::Sealed(sealed) = &webhook.headers[0].value else {
@@ -373,7 +380,36 @@ fn a_secret_may_be_taken_away() {
     secret(Some("a long enough secret"))
         .apply(&mut webhook, &world.rules())
         .unwrap();
-    assert!(webhook.sealed_secret.is_some());
+    assert!(webhook.sealed_secret.is_some() && webhook.secrets.len() == 1);
     secret(None).apply(&mut webhook, &world.rules()).unwrap();
-    assert!(webhook.sealed_secret.is_none());
+    assert!(webhook.sealed_secret.is_none() && webhook.secrets.is_empty());
+}
+
+#[test]
+fn a_private_key_signs_no_header_that_needs_a_shared_secret() {
+    let world = World::new();
+    let private = Changes {
+        secret: Some(Some("whsk_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned())),
+        ..Changes::default()
+    };
+    // The profile has such a header.
+    let errors = private.clone().apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/signature/body_hmac_header"]);
+    let standard = Changes {
+        signature: Some(Some(SignatureSettings {
+            standard_webhooks: true,
+            body_hmac_header: None,
+        })),
+        ..private
+    };
+    let mut webhook = blank();
+    standard.clone().apply(&mut webhook, &world.rules()).unwrap();
+    assert!(webhook.secrets[0].public_key.as_deref().unwrap().starts_with("whpk_"));
+    assert_eq!(webhook.sealed_secret, None);
+    let other_kind = Changes {
+        secret_kind: Some(SecretKind::V1),
+        ..standard
+    };
+    let errors = other_kind.apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/secret"]);
 }

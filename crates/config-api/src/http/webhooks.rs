@@ -3,8 +3,11 @@
 mod actions;
 mod body;
 mod fields;
+mod jwks;
 mod list;
 mod preview;
+mod recorded;
+mod rotation;
 mod view;
 
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use common::http::openapi::ProblemBody;
 use common::http::{ETag, IfMatch, Json, Path, Problem, Tagged};
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use store::webhook_health::{self, Health};
 use store::webhooks::{self as rows, Webhook};
@@ -22,6 +26,7 @@ use utoipa_axum::routes;
 
 use self::body::{ChangedWebhook, NewWebhook};
 pub(super) use self::fields::PauseWord;
+pub(in crate::http) use self::recorded::recorded;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject, Read};
@@ -35,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(show, change, remove))
         .routes(routes!(preview::of_new))
         .merge(actions::routes())
+        .routes(routes!(jwks::show))
 }
 
 /// Create a webhook
@@ -58,7 +64,7 @@ async fn create(
 ) -> Result<Tagged<CreatedWebhook>, Problem> {
     let Created { webhook, secret } =
         webhooks::create(&api, &within.project, &within.caller, new.changes(&api.templates)?).await?;
-    let view = WebhookView::of(&webhook, None);
+    let view = WebhookView::of(&webhook, None, api.now());
     let etag = ETag::of_revision(webhook.revision, &view)?;
     let secret = secret.map(|secret| secret.expose_secret().to_owned());
     let path = format!("/v1/projects/{}/webhooks/{}", within.project.name, webhook.id);
@@ -82,7 +88,7 @@ async fn show(
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;
-    view(&mut connection, &webhook.ok_or_else(absent)?).await
+    tagged(&mut connection, &webhook.ok_or_else(absent)?, api.now()).await
 }
 
 /// Change a webhook
@@ -143,12 +149,16 @@ async fn remove(
 /// The webhook with its health, as answers have it.
 async fn shown(api: &Api, webhook: &Webhook) -> Result<Tagged<WebhookView>, Problem> {
     let mut connection = api.store.connection().await.map_err(failed)?;
-    view(&mut connection, webhook).await
+    tagged(&mut connection, webhook, api.now()).await
 }
 
-async fn view(connection: &mut Connection, webhook: &Webhook) -> Result<Tagged<WebhookView>, Problem> {
+async fn tagged(
+    connection: &mut Connection,
+    webhook: &Webhook,
+    now: Timestamp,
+) -> Result<Tagged<WebhookView>, Problem> {
     let health = health(connection, webhook).await.map_err(failed)?;
-    let view = WebhookView::of(webhook, health.as_ref());
+    let view = WebhookView::of(webhook, health.as_ref(), now);
     Ok(Tagged::with(ETag::of_revision(webhook.revision, &view)?, view))
 }
 

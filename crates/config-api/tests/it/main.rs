@@ -11,6 +11,8 @@ mod many;
 mod previews;
 mod record;
 mod replays;
+mod secrets;
+mod streams;
 mod support;
 mod templates;
 mod trials;

@@ -68,8 +68,8 @@ async fn a_preview_is_the_signed_request_and_warns_of_what_the_event_does_not_ha
     assert!(id.starts_with("test_"), "{id}");
     assert_eq!(header(&shown, "webhook-id"), Some(&json!(id)));
     let timestamp = header(&shown, "webhook-timestamp").unwrap().as_str().unwrap();
-    let secret = sign::Secret::parse(SECRET).unwrap();
-    let signature = sign::standard_webhooks(id, timestamp.parse().unwrap(), body.as_bytes(), [&secret]);
+    let key = sign::Key::parse(SECRET).unwrap();
+    let signature = sign::standard_webhooks(id, timestamp.parse().unwrap(), body.as_bytes(), [&key]);
     assert_eq!(header(&shown, "webhook-signature"), Some(&json!(signature)));
 
     // Nothing came of it.

@@ -44,6 +44,7 @@ impl World {
             events: vec!["*".into()],
             headers: Vec::new(),
             sealed_secret: None,
+            secrets: Vec::new(),
             active: true,
             description: String::new(),
             labels: BTreeMap::new(),

@@ -13,17 +13,19 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::preview::{self, PreviewBody, PreviewView};
+use super::rotation::{self, RotateSecret};
 use super::shown;
-use super::view::WebhookView;
+use super::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
 use crate::http::tests::{self, SampleBody, TestView};
+use crate::secrets;
 use crate::trials::{self, Target};
 use crate::webhooks::absent;
 
 /// What can be done with a webhook.
-const ACTIONS: &str = "test, preview, check, pause, resume, restart";
+const ACTIONS: &str = "test, preview, check, pause, resume, restart, rotate-secret";
 
 /// The route, and a document of each action.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -31,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(test, check, pause, resume, restart, preview))]
+#[openapi(paths(test, check, pause, resume, restart, rotate_secret, preview))]
 struct Actions;
 
 /// Test a webhook
@@ -98,6 +100,20 @@ const fn resume() {}
 #[expect(dead_code, reason = "a document of what `act` does")]
 const fn restart() {}
 
+/// Give a webhook a new secret
+///
+/// The answer holds `secret` where one was made up, this once. Earlier secrets sign for another day, or as `overlap` says.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:rotate-secret",
+    operation_id = "rotate_webhook_secret",
+    tag = "Webhooks",
+    request_body = Option<RotateSecret>,
+    responses((status = 200, description = "The webhook as it is now", body = CreatedWebhook))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn rotate_secret() {}
+
 /// Preview a webhook
 ///
 /// The request that an example event would come to: body and headers, signature included, protected values left out.
@@ -148,6 +164,11 @@ async fn act(
         "pause" => actions::set_active(&api, project, caller, named, false).await?,
         "resume" => actions::set_active(&api, project, caller, named, true).await?,
         "restart" => actions::restart(&api, project, caller, named).await?,
+        "rotate-secret" => {
+            let rotation = tests::body::<RotateSecret>(&body)?.into();
+            let rotated = secrets::rotate_secret(&api, project, caller, named, rotation).await?;
+            return Ok(rotation::answer(&api, rotated).await?.into_response());
+        }
         _ => {
             return Err(Problem::new(
                 Code::NotFound,

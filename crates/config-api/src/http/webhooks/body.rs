@@ -8,7 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::{AnswerClass, BodyWord, HeaderBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{
+    AnswerClass, BodyWord, HeaderBody, OrderingBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord,
+    SignatureBody, Success,
+};
 use crate::changes::{Changes, HeaderChange};
 use crate::http::json::{Span, given, nullable};
 
@@ -35,10 +38,14 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
     events: Option<Vec<String>>,
-    /// What requests are signed with: `whsec_` and Base64, or any other text. Absent: one is made up where the profile says so, and shown in the answer, this once. Null: none.
+    /// What requests are signed with: `whsec_` and Base64, or any other text; `whsk_` and Base64 is an Ed25519 key. Absent: one is made up where the profile says so, and shown in the answer, this once. Null: none.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     secret: Option<Option<String>>,
+    /// What kind of secret is made up where none is given: v1, which both ends know, or v1a, a key pair of which receivers need the public key alone. Absent: v1.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    secret_kind: Option<SecretKindWord>,
     /// Headers of its own, sent with every request.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_items = 32)]
@@ -107,6 +114,14 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 /// Changes to a webhook. What is absent stays as it is.
@@ -125,7 +140,7 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["invoice.*"]))]
     events: Option<Vec<String>>,
-    /// A new secret; null: none, requests go out unsigned.
+    /// A new secret, in place of all there were, at once; null: none, requests go out unsigned. `:rotate-secret` lets the earlier ones go on for a while.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     secret: Option<Option<String>>,
@@ -197,6 +212,14 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 impl NewWebhook {
@@ -256,7 +279,8 @@ impl NewWebhook {
 
 impl From<NewWebhook> for Changes {
     fn from(new: NewWebhook) -> Self {
-        Self::from(ChangedWebhook {
+        let secret_kind = new.secret_kind.map(Into::into);
+        let changes = Self::from(ChangedWebhook {
             name: Some(new.name),
             url: new.url,
             events: new.events,
@@ -278,7 +302,10 @@ impl From<NewWebhook> for Changes {
             max_in_flight: new.max_in_flight,
             pause: new.pause,
             fail_after: new.fail_after,
-        })
+            ordering: new.ordering,
+            drain_rate: new.drain_rate,
+        });
+        Self { secret_kind, ..changes }
     }
 }
 
@@ -289,6 +316,7 @@ impl From<ChangedWebhook> for Changes {
             url: changed.url,
             events: changed.events,
             secret: changed.secret,
+            secret_kind: None,
             headers: changed
                 .headers
                 .map(|headers| headers.into_iter().map(HeaderChange::from).collect()),
@@ -307,6 +335,8 @@ impl From<ChangedWebhook> for Changes {
             max_in_flight: changed.max_in_flight,
             hold_while_paused: changed.pause.map(|pause| pause.map(PauseWord::holds)),
             fail_after: changed.fail_after,
+            ordering: changed.ordering.map(|ordering| ordering.map(Into::into)),
+            drain_rate: changed.drain_rate.map(|limit| limit.map(Into::into)),
             options: changed.options,
         }
     }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use proto_schemas::definition::SecretKind;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use store::webhooks::{BodyKind, HeaderValue, RateLimit, Retry, SignatureSettings, Webhook};
+use store::webhooks::{BodyKind, HeaderValue, Ordering, RateLimit, Retry, SignatureSettings, Webhook};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -65,6 +66,26 @@ impl HeaderView {
             }
         };
         webhook.headers.iter().map(view).collect()
+    }
+}
+
+/// What a secret signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SecretKind)]
+pub(in crate::http) enum SecretKindWord {
+    /// HMAC-SHA256, of which both ends know the key.
+    V1,
+    /// Ed25519, of which receivers know the public key.
+    V1a,
+}
+
+impl From<SecretKindWord> for SecretKind {
+    fn from(word: SecretKindWord) -> Self {
+        match word {
+            SecretKindWord::V1 => Self::V1,
+            SecretKindWord::V1a => Self::V1a,
+        }
     }
 }
 
@@ -183,6 +204,38 @@ impl From<RateLimit> for RateLimitBody {
         Self {
             requests: limit.requests,
             per: Span(Duration::from_millis(limit.window_ms.into())),
+        }
+    }
+}
+
+/// Which deliveries wait for which.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(tag = "by", rename_all = "lowercase", deny_unknown_fields)]
+pub(in crate::http) enum OrderingBody {
+    /// Each waits until the one before it is settled: delivered, dead or cancelled.
+    Webhook,
+    /// The same, among those for whose events the expression gives the same.
+    Key {
+        /// An expression over the event.
+        #[schema(max_length = 256, example = "data.customer_id")]
+        key: String,
+    },
+}
+
+impl From<OrderingBody> for Ordering {
+    fn from(body: OrderingBody) -> Self {
+        match body {
+            OrderingBody::Webhook => Self::Webhook,
+            OrderingBody::Key { key } => Self::Key { key },
+        }
+    }
+}
+
+impl From<Ordering> for OrderingBody {
+    fn from(ordering: Ordering) -> Self {
+        match ordering {
+            Ordering::Webhook => Self::Webhook,
+            Ordering::Key { key } => Self::Key { key },
         }
     }
 }

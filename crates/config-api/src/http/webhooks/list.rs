@@ -105,6 +105,7 @@ pub(in crate::http) async fn list(
         (None, None) => limit,
         _ => limit.max(BATCH),
     };
+    let now = api.now();
     let mut connection = api.store.connection().await.map_err(failed)?;
     let (mut items, mut read) = (Vec::new(), 0);
     loop {
@@ -119,7 +120,7 @@ pub(in crate::http) async fn list(
             read += 1;
             let health = healths.get(&webhook.id);
             if matches(&webhook, health) {
-                items.push(WebhookView::of(&webhook, health));
+                items.push(WebhookView::of(&webhook, health, now));
             }
             if items.len() == limit || read == READ_MAX {
                 return answer(items, before.filter(|_| index + 1 < found));

@@ -8,7 +8,6 @@ use axum::extract::State;
 use common::http::{FieldError, Json, Problem};
 use http::HeaderValue;
 use jiff::Timestamp;
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::webhooks as rows;
@@ -218,9 +217,7 @@ pub(in crate::http) async fn of_new(
     let profile = profile(&api, &within.project)?;
     let in_webhook = |problem| beneath(problem, "/webhook");
     let mut changes: Changes = new.webhook.changes(&api.templates).map_err(in_webhook)?;
-    if changes.secret.is_none() && profile.generate_secret {
-        changes.secret = Some(Some(common::sign::Secret::generate().expose_secret().to_owned()));
-    }
+    webhooks::make_up_secret(&mut changes, profile);
     let mut webhook = webhooks::blank(&api, &within.project);
     webhooks::apply(&api, profile, changes, &mut webhook).map_err(in_webhook)?;
     let sample = sample(new.r#type, new.data, new.attributes);

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use store::webhook_health::Health;
-use store::webhooks::Webhook;
+use store::webhooks::{Secret, Webhook};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::fields::{AnswerClass, BodyWord, HeaderView, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{
+    AnswerClass, BodyWord, HeaderView, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success,
+};
 use crate::http::json::Span;
 use crate::resolve;
 
@@ -25,6 +27,8 @@ pub(crate) struct Definition {
     events: Vec<String>,
     /// Whether requests are signed with a secret.
     has_secret: bool,
+    /// What they are signed with, the current one first; never the secrets themselves.
+    secrets: Vec<SecretView>,
     /// Headers of its own.
     headers: Vec<HeaderView>,
     /// Off: it is paused.
@@ -70,6 +74,12 @@ pub(crate) struct Definition {
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[schema(required)]
     fail_after: Option<u32>,
+    /// Which deliveries wait for which; null: none.
+    #[schema(required)]
+    ordering: Option<OrderingBody>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[schema(required)]
+    drain_rate: Option<RateLimitBody>,
 }
 
 /// A webhook.
@@ -91,6 +101,9 @@ pub(in crate::http) struct WebhookView {
     state_since: Option<Timestamp>,
     /// How its deliveries go.
     health: HealthView,
+    /// The public keys that receivers verify by, the current one first; also at `…/jwks.json`.
+    #[schema(example = json!(["whpk_PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="]))]
+    public_keys: Vec<String>,
     /// Counts the versions of the definition.
     revision: u64,
     /// When it was made.
@@ -99,6 +112,46 @@ pub(in crate::http) struct WebhookView {
     /// When this revision was made.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+}
+
+/// A secret that requests are signed with.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Secret)]
+struct SecretView {
+    /// Its id; in `…/jwks.json`, its `kid`.
+    id: Uuid,
+    /// v1: a secret that both ends know. v1a: a key pair, whose public key is enough to verify.
+    #[schema(example = "v1")]
+    kind: &'static str,
+    /// What receivers verify by, where that is no secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    public_key: Option<String>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// From then on it signs nothing; null: it is the current one.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    expires_at: Option<Timestamp>,
+}
+
+impl SecretView {
+    fn of(webhook: &Webhook, now: Timestamp) -> Vec<Self> {
+        live(webhook, now)
+            .map(|secret| Self {
+                id: secret.sealed.id.as_uuid(),
+                kind: secret.sealed.kind.as_str(),
+                public_key: secret.public_key.clone(),
+                created_at: secret.sealed.created_at,
+                expires_at: secret.sealed.expires_at,
+            })
+            .collect()
+    }
+}
+
+/// The secrets that requests made at `now` are signed with.
+pub(super) fn live(webhook: &Webhook, now: Timestamp) -> impl Iterator<Item = &Secret> {
+    webhook.secrets.iter().filter(move |secret| secret.is_live(now))
 }
 
 /// How a webhook's deliveries go.
@@ -125,12 +178,12 @@ impl From<Option<&Health>> for HealthView {
     }
 }
 
-/// A webhook that has just been made.
+/// A webhook that has just been made, or whose secret was rotated.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct CreatedWebhook {
     #[serde(flatten)]
     pub(super) view: WebhookView,
-    /// The secret that was made up. It is not shown again.
+    /// The secret that was made up, of kind v1. It is not shown again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
     pub(super) secret: Option<String>,
@@ -138,13 +191,14 @@ pub(in crate::http) struct CreatedWebhook {
 
 impl Definition {
     /// What is said of the webhook.
-    pub(crate) fn of(webhook: &Webhook) -> Self {
+    pub(crate) fn of(webhook: &Webhook, now: Timestamp) -> Self {
         let settings = &webhook.settings;
         Self {
             name: webhook.name.clone(),
             url: webhook.url.clone(),
             events: webhook.events.clone(),
-            has_secret: webhook.sealed_secret.is_some(),
+            has_secret: webhook.secrets.iter().any(|secret| secret.is_live(now)),
+            secrets: SecretView::of(webhook, now),
             headers: HeaderView::of(webhook),
             active: webhook.active,
             description: webhook.description.clone(),
@@ -162,21 +216,26 @@ impl Definition {
             max_in_flight: settings.max_in_flight,
             pause: settings.hold_while_paused.map(PauseWord::of),
             fail_after: settings.fail_after,
+            ordering: settings.ordering.clone().map(OrderingBody::from),
+            drain_rate: settings.drain_rate.map(RateLimitBody::from),
         }
     }
 }
 
 impl WebhookView {
     /// The webhook as answers have it.
-    pub(in crate::http) fn of(webhook: &Webhook, health: Option<&Health>) -> Self {
+    pub(in crate::http) fn of(webhook: &Webhook, health: Option<&Health>, now: Timestamp) -> Self {
         let standing = resolve::standing(webhook, health);
         Self {
             id: webhook.id.as_uuid(),
-            definition: Definition::of(webhook),
+            definition: Definition::of(webhook, now),
             state: standing.state.as_str(),
             state_reason: standing.reason,
             state_since: standing.since,
             health: HealthView::from(health),
+            public_keys: live(webhook, now)
+                .filter_map(|secret| secret.public_key.clone())
+                .collect(),
             revision: webhook.revision,
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,

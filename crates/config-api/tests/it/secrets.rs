@@ -1,0 +1,106 @@
+//! Secrets over REST: rotated, shown once, erased.
+
+use proto_schemas::definition::SecretKind;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::support::{World, defined, key, simple, until};
+
+const HOOK: &str = "/v1/projects/shop/webhooks/slack";
+
+#[tokio::test]
+async fn a_rotation_shows_the_new_secret_once_and_leaves_none_in_the_record() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let client = &service.client;
+    client.post("/v1/projects", json!({ "name": "shop" })).await;
+    client.post("/v1/projects", json!({ "name": "other" })).await;
+    let webhook = client.post("/v1/projects/shop/webhooks", simple("slack")).await;
+    let first = webhook["secret"].as_str().unwrap().to_owned();
+
+    let rotate = async |path: &str, body: Value| client.call(Method::POST, path, Some(body)).await;
+    let path = format!("{HOOK}:rotate-secret");
+    let (status, rotated) = rotate(&path, json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{rotated}");
+    let second = rotated["secret"].as_str().unwrap().to_owned();
+    assert!(second.starts_with("whsec_") && second != first);
+    assert_eq!(rotated["revision"], 2);
+    let (current, earlier) = (&rotated["secrets"][0], &rotated["secrets"][1]);
+    assert_eq!(current["expires_at"], Value::Null);
+    let instant = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let overlap = instant(&earlier["expires_at"]) - instant(&current["created_at"]);
+    assert_eq!(
+        overlap.total(jiff::Unit::Hour).unwrap(),
+        24.0,
+        "a day, where nothing else is said"
+    );
+
+    // A secret that was given is not told again, and a private key never is.
+    let (_, given) = rotate(&path, json!({ "secret": "a secret of mine", "overlap": "1h" })).await;
+    assert_eq!(given.get("secret"), None);
+    let (_, pair) = rotate(&path, json!({ "kind": "v1a" })).await;
+    assert_eq!((pair.get("secret"), &pair["secrets"][0]["kind"]), (None, &json!("v1a")));
+    assert_eq!(pair["public_keys"][0], pair["secrets"][0]["public_key"]);
+    assert_eq!(pair["secrets"].as_array().unwrap().len(), 3);
+
+    let shown = client.get(HOOK).await.to_string();
+    let revisions = client.get(&format!("{HOOK}/revisions")).await.to_string();
+    for secret in [first.as_str(), &second, "a secret of mine", "whsk_"] {
+        assert!(!shown.contains(secret) && !revisions.contains(secret));
+    }
+    let diff = client.get(&format!("{HOOK}/revisions/2/diff")).await;
+    let pointers = diff["changes"].to_string();
+    assert!(pointers.contains("/secrets/0/id"), "a rotation can be seen: {pointers}");
+
+    for (body, pointer) in [
+        (json!({ "overlap": "721h" }), "#/overlap"),
+        (json!({ "secret": "short" }), "#/secret"),
+        (
+            json!({ "secret": "whpk_PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=" }),
+            "#/secret",
+        ),
+        (json!({ "secret": "a secret of mine", "kind": "v1a" }), "#/secret"),
+        (json!({ "kind": "v2" }), "#/kind"),
+        (json!({ "grace": "1h" }), "#/grace"),
+    ] {
+        let (status, problem) = rotate(&path, body.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {problem}");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
+    }
+    let elsewhere = format!(
+        "/v1/projects/other/webhooks/{}:rotate-secret",
+        webhook["id"].as_str().unwrap()
+    );
+    assert_eq!(rotate(&elsewhere, json!({})).await.0, StatusCode::NOT_FOUND);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_expired_is_erased_from_the_database_and_from_nats() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let (client, bucket, store) = (&service.client, world.bucket().await, world.store().await);
+    let project = client.post("/v1/projects", json!({ "name": "shop" })).await;
+    let webhook = client.post("/v1/projects/shop/webhooks", simple("slack")).await;
+    let key = key(&project, &webhook);
+    let rotation = json!({ "overlap": "1s", "kind": "v1a" });
+    client
+        .call(Method::POST, &format!("{HOOK}:rotate-secret"), Some(rotation))
+        .await;
+    let definition = defined(&bucket, &key).await.unwrap();
+    let kinds: Vec<SecretKind> = definition.secrets.iter().map(|secret| secret.kind).collect();
+    assert_eq!(kinds, [SecretKind::V1a, SecretKind::V1]);
+    assert!(
+        definition.sealed_secret.is_some(),
+        "a dispatcher of the release before still signs"
+    );
+    until("the definition without it", async || {
+        let definition = defined(&bucket, &key).await.unwrap();
+        definition.secrets.len() == 1 && definition.sealed_secret.is_none()
+    })
+    .await;
+    let rows = store::webhooks::by_ids(&mut store.connection().await.unwrap(), &[definition.id]).await;
+    let row = rows.unwrap().remove(0);
+    assert_eq!((row.secrets.len(), row.sealed_secret, row.revision), (1, None, 2));
+    service.stop().await;
+}
