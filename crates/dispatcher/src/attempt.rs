@@ -25,6 +25,7 @@ use common::egress;
 use common::ledger::Ledger;
 use common::model::Standing;
 use common::render::Rendered;
+use common::request::{self, Addressed, Error, Prepared};
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -42,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits, Own};
-use crate::request::{self, Addressed, Error, Prepared, Requests};
+use crate::requests::Requests;
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;

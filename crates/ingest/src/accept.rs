@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::bus::Message;
+use common::model::limits::{self, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
 use jiff::Timestamp;
 use proto_schemas::definition::Project;
 use proto_schemas::event::{Event, is_json};
@@ -80,11 +81,6 @@ impl Rejection {
         }
     }
 }
-
-/// Most attributes of one event.
-pub const ATTRIBUTES_MAX: usize = 32;
-/// Longest attributes of one event, in bytes of names and values.
-pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
 
 /// What a producer gave, before it is checked as a whole.
 #[derive(Debug, Default)]
@@ -244,8 +240,8 @@ pub fn parse_time(text: &str) -> Result<Timestamp, Rejection> {
 /// # Errors
 /// [`Reason::Attributes`]
 pub fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Rejection> {
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTES_BYTES_MAX {
+    if !limits::attributes_fit(attributes) {
+        let bytes = limits::attributes_bytes(attributes);
         return Err(Rejection::new(
             Reason::Attributes,
             format!(

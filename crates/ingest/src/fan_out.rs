@@ -134,15 +134,13 @@ fn json(event: &Event) -> Option<serde_json::Value> {
     event.is_json().then(|| serde_json::from_slice(&event.payload).ok())?
 }
 
-/// Adds the attributes that the producer did not give and the project knows how to find. Where they would be too many or
-/// too long, the producer's are all there is.
+/// Adds the attributes that the producer did not give and the project knows how to find.
 fn add_attributes(event: &mut Event, project: &str, expressions: &Expressions) {
-    let data = expressions.use_data().then(|| json(event)).flatten();
-    let mut attributes = expressions.values(event, project, data.as_ref());
-    attributes.extend(event.attributes.clone());
-    match accept::check_attributes(&attributes) {
-        Ok(()) => event.attributes = attributes,
-        Err(rejection) => tracing::debug!(event = event.id, detail = rejection.detail, "attributes not added"),
+    if !expressions.add_to(event, project) {
+        tracing::debug!(
+            event = event.id,
+            "attributes not added: they would be too many or too long"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod clients;
 mod commands;
 mod conformance;
 mod crashes;
@@ -13,9 +14,12 @@ mod house;
 mod lanes;
 mod logs;
 mod main_job;
+mod openapi;
 mod ordering;
 mod outages;
 mod pausing;
+mod previews;
+mod publication;
 mod reconciliation;
 mod repeats;
 mod replays;

@@ -203,7 +203,7 @@ pub(super) async fn list(
     path = "/v1/projects/{project}",
     operation_id = "show_project",
     tag = "Projects",
-    responses((status = 200, description = "The project", body = ProjectView)),
+    responses((status = 200, description = "The project", body = ProjectView, headers(("etag" = String, description = "Its version")))),
 )]
 pub(super) async fn show(within: InProject<Read>) -> Result<Tagged<ProjectView>, Problem> {
     Tagged::of(within.project.into())
@@ -218,7 +218,7 @@ pub(super) async fn show(within: InProject<Read>) -> Result<Tagged<ProjectView>,
     request_body = ChangedProject,
     params(("if-match" = Option<String>, Header, description = "The `ETag` of the project as it is to be changed")),
     responses(
-        (status = 200, description = "The project as it is now", body = ProjectView),
+        (status = 200, description = "The project as it is now", body = ProjectView, headers(("etag" = String, description = "Its version"))),
         (status = 412, description = "It was changed since it was read", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]

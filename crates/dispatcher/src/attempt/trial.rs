@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::bus::Verdict;
 use common::egress;
+use common::request::{Error, Prepared};
 use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
 
 use super::{MAX_HANDED_OUT, Made, Stage};
-use crate::request::{Error, Prepared};
 
 /// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
 /// by another way.
