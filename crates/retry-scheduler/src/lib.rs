@@ -10,17 +10,23 @@
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
 //! - [`replay`]: orders → deliveries made again, dead letters put away
+//! - [`operational`]: what is told of which cause (pure), in the transaction that records it
+//! - [`announce`]: what is to be told → stream EVENTS
+//! - [`alert`]: the same, by e-mail
 //! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
 
+pub mod alert;
+pub mod announce;
 mod catch_up;
 pub mod config;
 pub mod health;
 pub mod metrics;
 pub mod next_step;
 mod observe;
+pub mod operational;
 pub mod partitions;
 pub mod patience;
 pub mod reconcile;
@@ -44,7 +50,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::alert::Mailer;
+use self::announce::Announcer;
 pub use self::config::Config;
+use self::config::MailServer;
 use self::metrics::Metrics;
 use self::observe::Observer;
 use self::partitions::Partitions;
@@ -66,6 +75,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct RetryScheduler {
     config: Config,
+    mail: Option<MailServer>,
     bus: Bus,
     store: Store,
     partitions: Arc<Partitions>,
@@ -87,6 +97,8 @@ impl Service for RetryScheduler {
             startup_timeout,
             ..
         } = context;
+        // What needs nobody else comes first, so that a wrong setting is heard of at once.
+        let mail = config.mail.server()?;
         let bus = Bus::connect(&config.nats, Self::NAME, startup_timeout).await?;
         bus.report_to(health.clone());
         health.set(patience::CONDITION, Err("connecting".to_owned()));
@@ -100,6 +112,7 @@ impl Service for RetryScheduler {
         health.set(patience::CONDITION, Ok(()));
         Ok(Self {
             config,
+            mail,
             bus,
             store,
             partitions,
@@ -116,6 +129,7 @@ impl Service for RetryScheduler {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self {
             config,
+            mail,
             bus,
             store,
             partitions,
@@ -181,6 +195,17 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let announcer = Announcer {
+            store: store.clone(),
+            bus: bus.clone(),
+            clock: clock.clone(),
+            mails: mail.is_some(),
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
+        let mailer = mail
+            .map(|server| Mailer::new(&server, store.clone(), clock.clone(), patience.clone(), metrics.clone()))
+            .transpose()?;
         let observer = Observer {
             store: store.clone(),
             clock: clock.clone(),
@@ -219,6 +244,18 @@ impl Service for RetryScheduler {
             reconciler.run(&end).await;
             Ok(())
         });
+        let end = stop.clone();
+        stages.spawn(async move {
+            announcer.run(&end).await;
+            Ok(())
+        });
+        if let Some(mailer) = mailer {
+            let end = stop.clone();
+            stages.spawn(async move {
+                mailer.run(&end).await;
+                Ok(())
+            });
+        }
         let end = stop.clone();
         stages.spawn(async move {
             retention.run(&end).await;

@@ -12,6 +12,7 @@ mod fairness;
 mod house;
 mod lanes;
 mod main_job;
+mod operational;
 mod outages;
 mod reconciliation;
 mod replays;
