@@ -14,6 +14,7 @@ fn main() -> Result<()> {
         "proto/posthaste/v1/delivery.proto",
         "proto/posthaste/v1/ledger.proto",
         "proto/posthaste/v1/definition.proto",
+        "proto/posthaste/v1/seen.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     prost_build::Config::new()

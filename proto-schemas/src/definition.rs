@@ -12,8 +12,12 @@ use crate::id::{ProjectId, WebhookId};
 use crate::ledger::millis;
 use crate::{DecodeError, VERSION, check_version, wire};
 
+mod event_type;
+mod ordering;
 mod secret;
 
+pub use self::event_type::{EventType, EventTypeVersion};
+pub use self::ordering::{Ordering, RateLimit};
 pub use self::secret::{SEALED_SECRET, Secret, SecretKind};
 
 /// A tenant.
@@ -105,28 +109,6 @@ impl From<wire::Expression> for Expression {
     }
 }
 
-/// An event type's schemas: a project's own type, or a catalogue's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventType {
-    /// The type.
-    pub name: String,
-    /// In the order they were made; the last one that is not deprecated is meant where an event names none.
-    pub versions: Vec<EventTypeVersion>,
-    /// Gone.
-    pub deleted: bool,
-}
-
-/// One version of an event type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventTypeVersion {
-    /// What it is called.
-    pub version: String,
-    /// JSON Schema as text; empty where anything is allowed.
-    pub schema: String,
-    /// Events should no longer be made of it.
-    pub deprecated: bool,
-}
-
 /// What a bearer of the token may do. The bucket's key is the token's SHA-256; the token itself is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -194,15 +176,10 @@ pub struct Webhook {
     pub hold_while_paused: bool,
     /// Failed attempts in a row after which the webhook has failed; `None`: never.
     pub fail_after: Option<u32>,
-}
-
-/// At most `requests` in each `window`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// How many, at least 1.
-    pub requests: u32,
-    /// In which time; to the millisecond, at least one.
-    pub window: Duration,
+    /// Which deliveries wait for which.
+    pub ordering: Ordering,
+    /// How many held deliveries may be released in a window of time once it is active again; `None`: as its lane drains.
+    pub drain_rate: Option<RateLimit>,
 }
 
 /// Who moves a webhook: the user creates it active, or pending where its URL is checked first (the check activates it);
@@ -333,50 +310,6 @@ fn text(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-impl EventType {
-    /// The definition's bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        wire::EventTypeDefinition {
-            version: VERSION,
-            name: self.name.clone(),
-            versions: self
-                .versions
-                .iter()
-                .map(|version| wire::EventTypeVersion {
-                    version: version.version.clone(),
-                    schema: version.schema.clone(),
-                    deprecated: version.deprecated,
-                })
-                .collect(),
-            deleted: self.deleted,
-        }
-        .encode_to_vec()
-    }
-
-    /// Reads a definition.
-    ///
-    /// # Errors
-    /// [`DecodeError`] where the bytes are not a definition this release can act on.
-    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let wire = wire::EventTypeDefinition::decode(bytes)?;
-        check_version(wire.version)?;
-        Ok(Self {
-            name: text(wire.name).ok_or(DecodeError::Missing("name"))?,
-            versions: wire
-                .versions
-                .into_iter()
-                .map(|version| EventTypeVersion {
-                    version: version.version,
-                    schema: version.schema,
-                    deprecated: version.deprecated,
-                })
-                .collect(),
-            deleted: wire.deleted,
-        })
-    }
-}
-
 impl Token {
     /// The definition's bytes.
     #[must_use]
@@ -414,6 +347,40 @@ impl Token {
 }
 
 impl Webhook {
+    /// An active webhook that says nothing but who it is: every event, unsigned, as it came, in one attempt.
+    #[must_use]
+    pub fn blank(id: WebhookId, project: ProjectId) -> Self {
+        Self {
+            id,
+            project,
+            project_name: String::new(),
+            name: String::new(),
+            revision: 1,
+            deleted: false,
+            state: WebhookState::Active,
+            url: String::new(),
+            events: vec!["*".to_owned()],
+            headers: Vec::new(),
+            sealed_secret: None,
+            secrets: Vec::new(),
+            timeout: Duration::from_secs(30),
+            ladder: vec![Duration::ZERO],
+            body: Body::Raw,
+            signature: Signature::default(),
+            redirect_is_success: false,
+            attributes: BTreeMap::new(),
+            filter: None,
+            placeholders: Vec::new(),
+            options: Vec::new(),
+            max_in_flight: None,
+            rate_limit: None,
+            hold_while_paused: false,
+            fail_after: None,
+            ordering: Ordering::None,
+            drain_rate: None,
+        }
+    }
+
     /// The definition's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -477,13 +444,21 @@ impl Webhook {
             placeholders: self.placeholders.iter().map(Expression::to_wire).collect(),
             options: self.options.clone(),
             max_in_flight: self.max_in_flight.unwrap_or_default(),
-            rate_limit: self.rate_limit.map(|limit| wire::RateLimit {
-                requests: limit.requests,
-                window_ms: u32::try_from(limit.window.as_millis()).unwrap_or(u32::MAX),
-            }),
+            rate_limit: self.rate_limit.map(RateLimit::to_wire),
             hold_while_paused: self.hold_while_paused,
             fail_after: self.fail_after.unwrap_or_default(),
             secrets: self.secrets.iter().map(Secret::to_wire).collect(),
+            ordering: match self.ordering {
+                Ordering::None => wire::Ordering::Unspecified,
+                Ordering::Webhook => wire::Ordering::Webhook,
+                Ordering::Key(_) => wire::Ordering::Key,
+            }
+            .into(),
+            ordering_key: match &self.ordering {
+                Ordering::Key(expression) => expression.clone(),
+                Ordering::None | Ordering::Webhook => String::new(),
+            },
+            drain_rate: self.drain_rate.map(RateLimit::to_wire),
         }
     }
 
@@ -558,13 +533,7 @@ impl Webhook {
             placeholders: wire.placeholders.into_iter().map(Expression::from).collect(),
             options: wire.options,
             max_in_flight: (wire.max_in_flight > 0).then_some(wire.max_in_flight),
-            rate_limit: wire
-                .rate_limit
-                .filter(|limit| limit.requests > 0 && limit.window_ms > 0)
-                .map(|limit| RateLimit {
-                    requests: limit.requests,
-                    window: Duration::from_millis(limit.window_ms.into()),
-                }),
+            rate_limit: wire.rate_limit.and_then(RateLimit::from_wire),
             hold_while_paused: wire.hold_while_paused,
             fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
             secrets: wire
@@ -572,6 +541,8 @@ impl Webhook {
                 .into_iter()
                 .map(Secret::from_wire)
                 .collect::<Result<_, _>>()?,
+            ordering: Ordering::from_wire(wire.ordering, wire.ordering_key)?,
+            drain_rate: wire.drain_rate.and_then(RateLimit::from_wire),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Headers of NATS messages. A producer may set any of them; none is required.
 
-/// The producer's own id for the event; also what JetStream drops duplicates by, within the stream's window and **over
-/// all projects**. Producers therefore put the project in front, `<project>:<id>`; the front part is taken off again.
+/// The producer's own id for the event; also what JetStream drops duplicates by, within the stream's short window and
+/// **over all projects**. Producers therefore put the project in front, `<project>:<id>`; the front part is taken off
+/// again.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// RFC 3339 instant at which the event happened. Absent: when JetStream stored it.
 pub const TIME: &str = "Posthaste-Time";
@@ -11,6 +12,11 @@ pub const ATTRIBUTES: &str = "Posthaste-Attributes";
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
+
+/// Set by ingest on events whose id it made up: nobody can repeat them.
+pub const ID_MADE_UP: &str = "Posthaste-Id-Made-Up";
+/// Set by ingest on events whose id it has claimed: the claim's revision.
+pub const CLAIM: &str = "Posthaste-Claim";
 
 /// Joins project and id into the value of [`MESSAGE_ID`].
 #[must_use]

@@ -77,6 +77,17 @@ uuid_id! {
     SecretId
 }
 uuid_id! {
+    /// What deliveries of a webhook are kept in order by: those with the same key go out one after the other. Made of
+    /// what the webhook's key expression gives for the event.
+    OrderKey
+}
+
+impl OrderKey {
+    /// The key of every delivery of a webhook whose deliveries all go out in order.
+    pub const WHOLE: Self = Self(Uuid::nil());
+}
+
+uuid_id! {
     /// An accepted event. Made of the time and sequence JetStream gave the message, so reading the message again, after
     /// a crash or a redelivery, gives the same key; and keys sort by time of acceptance (UUID version 7 layout,
     /// RFC 9562 §5.7).

@@ -1,5 +1,6 @@
 //! Facts on their way to Postgres.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use prost::Message as _;
 
 use crate::delivery::TrialKind;
 use crate::event::{Event, instant};
-use crate::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use crate::id::{AttemptRef, EventKey, OrderKey, ProjectId, WebhookId};
 use crate::{DecodeError, VERSION, check_version, wire};
 
 /// One fact.
@@ -20,7 +21,7 @@ pub enum Fact {
     EventRejected(EventRejected),
     /// A request was made, or could not be.
     AttemptFinished(AttemptFinished),
-    /// A lane had no room.
+    /// No request was made.
     DeliveryDeferred(DeliveryDeferred),
 }
 
@@ -29,12 +30,16 @@ pub enum Fact {
 pub struct EventAccepted {
     /// The event.
     pub event: Event,
-    /// The webhooks a delivery was made for.
+    /// The webhooks it is owed to.
     pub owed: Vec<WebhookId>,
     /// The webhooks that match the event's type and get no delivery.
     pub skipped: Vec<(WebhookId, SkipReason)>,
     /// What the type's schema has against the event, where the project has such events accepted.
     pub warnings: Vec<String>,
+    /// Those of the owed ones that no duty was made for, because they are paused and hold what comes meanwhile.
+    pub held: Vec<WebhookId>,
+    /// Those that no duty was made for, because their deliveries go out in order, and what is kept in order.
+    pub ordered: Vec<(WebhookId, OrderKey)>,
 }
 
 /// Why a webhook that matches an event's type gets no delivery of it.
@@ -125,6 +130,36 @@ pub struct AttemptFinished {
     pub fail_after: Option<u32>,
     /// Set where the request was made to try the webhook.
     pub trial: Option<TrialKind>,
+    /// What else is known of the request and its connection.
+    pub exchange: Exchange,
+}
+
+/// What is known of a request and its connection, beside what they came to. The default: nothing, as of a request that
+/// was not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// How long its parts took.
+    pub timings: Timings,
+    /// Who was talked to.
+    pub peer: Option<SocketAddr>,
+    /// What was wrong with the TLS session.
+    pub tls_fault: Option<TlsFault>,
+    /// Checksum of the request's method, url and header lines, secret values left out; what is shown of a request later
+    /// is compared with it.
+    pub request_head: Option<u32>,
+}
+
+/// How long the parts of a request took; to the microsecond.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Looking up the name, where a connection was made for the request; as the next two.
+    pub dns: Option<Duration>,
+    /// Connecting.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the begin of the request to the response's head.
+    pub first_byte: Option<Duration>,
 }
 
 /// What an attempt came to.
@@ -162,6 +197,19 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 9] = [
+        Self::Dns,
+        Self::RefusedAddress,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Status,
+        Self::Body,
+        Self::Webhook,
+        Self::GaveUp,
+    ];
+
     /// The word in tables, JSON and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -179,7 +227,57 @@ impl ErrorClass {
     }
 }
 
-/// A lane had no room: the delivery waits in Postgres.
+/// What can be wrong with a TLS session; the closed list of the log and the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsFault {
+    /// The certificate is of no authority that is trusted, or intermediate certificates are not sent along.
+    UnknownIssuer,
+    /// The certificate has expired.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// The certificate is for another host.
+    WrongName,
+    /// The certificate has been revoked.
+    Revoked,
+    /// Something else is wrong with the certificate.
+    InvalidCertificate,
+    /// The other side does not speak TLS.
+    NotTls,
+    /// The two sides have no version or cipher in common.
+    Incompatible,
+    /// The other side asks for a certificate of ours.
+    CertificateWanted,
+    /// The other side ended the handshake.
+    Ended,
+    /// The handshake took too long.
+    Timeout,
+    /// Anything else.
+    Other,
+}
+
+impl TlsFault {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongName => "wrong_name",
+            Self::Revoked => "revoked",
+            Self::InvalidCertificate => "invalid_certificate",
+            Self::NotTls => "not_tls",
+            Self::Incompatible => "incompatible",
+            Self::CertificateWanted => "certificate_wanted",
+            Self::Ended => "ended",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// No request was made: the delivery waits in Postgres, or ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryDeferred {
     /// Which attempt was not made.
@@ -190,6 +288,43 @@ pub struct DeliveryDeferred {
     pub retry_in: Duration,
     /// When it was deferred.
     pub deferred_at: Timestamp,
+    /// What becomes of it.
+    pub kind: Deferral,
+}
+
+/// What becomes of a delivery of which no request was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deferral {
+    /// Its lane has no room: it is released again by and by.
+    #[default]
+    Park,
+    /// Its webhook gets nothing just now: it is kept until the webhook is active again.
+    Hold,
+    /// Its webhook is gone: it ends.
+    Cancel,
+}
+
+impl Deferral {
+    // To park is what nothing said means, so no `wire_enum`.
+    const fn to_wire(self) -> wire::Deferral {
+        match self {
+            Self::Park => wire::Deferral::Unspecified,
+            Self::Hold => wire::Deferral::Hold,
+            Self::Cancel => wire::Deferral::Cancel,
+        }
+    }
+
+    fn from_wire(value: i32) -> Result<Self, DecodeError> {
+        match wire::Deferral::try_from(value) {
+            Ok(wire::Deferral::Unspecified) => Ok(Self::Park),
+            Ok(wire::Deferral::Hold) => Ok(Self::Hold),
+            Ok(wire::Deferral::Cancel) => Ok(Self::Cancel),
+            Err(_) => Err(DecodeError::Invalid {
+                field: "kind",
+                found: value.to_string(),
+            }),
+        }
+    }
 }
 
 impl Fact {
@@ -210,6 +345,15 @@ impl Fact {
                     })
                     .collect(),
                 warnings: fact.warnings.clone(),
+                held: fact.held.iter().map(|id| id.to_wire()).collect(),
+                ordered: fact
+                    .ordered
+                    .iter()
+                    .map(|(webhook, key)| wire::OrderedWebhook {
+                        webhook_id: webhook.to_wire(),
+                        key: key.to_wire(),
+                    })
+                    .collect(),
             }),
             Self::EventRejected(fact) => W::EventRejected(wire::EventRejected {
                 key: fact.key.to_wire(),
@@ -227,6 +371,7 @@ impl Fact {
                 reason: fact.reason.clone(),
                 retry_in_ms: millis(fact.retry_in),
                 deferred_at_us: fact.deferred_at.as_microsecond(),
+                kind: fact.kind.to_wire().into(),
             }),
         };
         wire::LedgerEntry {
@@ -249,25 +394,7 @@ impl Fact {
     fn from_wire(fact: wire::Fact) -> Result<Self, DecodeError> {
         use wire::fact::Kind as W;
         Ok(match fact.kind.ok_or(DecodeError::Missing("kind"))? {
-            W::EventAccepted(fact) => Self::EventAccepted(EventAccepted {
-                event: Event::from_wire(fact.event)?,
-                owed: fact
-                    .owed
-                    .iter()
-                    .map(|id| WebhookId::from_wire("owed", id))
-                    .collect::<Result<_, _>>()?,
-                skipped: fact
-                    .skipped
-                    .iter()
-                    .map(|skipped| {
-                        Ok((
-                            WebhookId::from_wire("webhook_id", &skipped.webhook_id)?,
-                            SkipReason::from_wire(skipped.reason)?,
-                        ))
-                    })
-                    .collect::<Result<_, DecodeError>>()?,
-                warnings: fact.warnings,
-            }),
+            W::EventAccepted(fact) => Self::EventAccepted(EventAccepted::from_wire(fact)?),
             W::EventRejected(fact) => Self::EventRejected(EventRejected {
                 key: EventKey::from_wire("key", &fact.key)?,
                 project: match fact.project_id.is_empty() {
@@ -287,7 +414,43 @@ impl Fact {
                 reason: fact.reason,
                 retry_in: Duration::from_millis(fact.retry_in_ms),
                 deferred_at: instant("deferred_at_us", fact.deferred_at_us)?,
+                kind: Deferral::from_wire(fact.kind)?,
             }),
+        })
+    }
+}
+
+impl EventAccepted {
+    fn from_wire(wire: wire::EventAccepted) -> Result<Self, DecodeError> {
+        let webhooks = |field, ids: &[Bytes]| {
+            let ids = ids.iter().map(|id| WebhookId::from_wire(field, id));
+            ids.collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            event: Event::from_wire(wire.event)?,
+            owed: webhooks("owed", &wire.owed)?,
+            skipped: wire
+                .skipped
+                .iter()
+                .map(|skipped| {
+                    Ok((
+                        WebhookId::from_wire("webhook_id", &skipped.webhook_id)?,
+                        SkipReason::from_wire(skipped.reason)?,
+                    ))
+                })
+                .collect::<Result<_, DecodeError>>()?,
+            warnings: wire.warnings,
+            held: webhooks("held", &wire.held)?,
+            ordered: wire
+                .ordered
+                .iter()
+                .map(|ordered| {
+                    Ok((
+                        WebhookId::from_wire("webhook_id", &ordered.webhook_id)?,
+                        OrderKey::from_wire("key", &ordered.key)?,
+                    ))
+                })
+                .collect::<Result<_, DecodeError>>()?,
         })
     }
 }
@@ -300,7 +463,7 @@ impl AttemptFinished {
             event_type: self.event_type.clone(),
             webhook_revision: self.webhook_revision,
             started_at_us: self.started_at.as_microsecond(),
-            duration_us: u32::try_from(self.duration.as_micros()).unwrap_or(u32::MAX),
+            duration_us: micros(self.duration),
             outcome: wire::Outcome::from(self.outcome).into(),
             status: self.status.map_or(0, u32::from),
             error_class: self
@@ -327,6 +490,17 @@ impl AttemptFinished {
                 .trial
                 .map_or(wire::TrialKind::Unspecified, wire::TrialKind::from)
                 .into(),
+            dns_us: self.exchange.timings.dns.map(micros),
+            connect_us: self.exchange.timings.connect.map(micros),
+            tls_us: self.exchange.timings.tls.map(micros),
+            first_byte_us: self.exchange.timings.first_byte.map(micros),
+            peer: self.exchange.peer.map_or_else(Bytes::new, peer_to_wire),
+            tls_fault: self
+                .exchange
+                .tls_fault
+                .map_or(wire::TlsFault::Unspecified, wire::TlsFault::from)
+                .into(),
+            request_head: self.exchange.request_head.unwrap_or_default(),
         }
     }
 
@@ -361,8 +535,51 @@ impl AttemptFinished {
             ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
             fail_after: (wire.fail_after > 0).then_some(wire.fail_after),
             trial: TrialKind::known(wire.trial)?,
+            exchange: Exchange {
+                timings: Timings {
+                    dns: wire.dns_us.map(from_micros),
+                    connect: wire.connect_us.map(from_micros),
+                    tls: wire.tls_us.map(from_micros),
+                    first_byte: wire.first_byte_us.map(from_micros),
+                },
+                peer: peer_from_wire(&wire.peer)?,
+                tls_fault: TlsFault::known(wire.tls_fault)?,
+                request_head: (wire.request_head != 0).then_some(wire.request_head),
+            },
         })
     }
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn from_micros(micros: u32) -> Duration {
+    Duration::from_micros(micros.into())
+}
+
+fn peer_to_wire(peer: SocketAddr) -> Bytes {
+    let port = peer.port().to_be_bytes();
+    match peer.ip() {
+        IpAddr::V4(address) => Bytes::from([address.octets().as_slice(), &port].concat()),
+        IpAddr::V6(address) => Bytes::from([address.octets().as_slice(), &port].concat()),
+    }
+}
+
+fn peer_from_wire(bytes: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
+    let invalid = || DecodeError::Invalid {
+        field: "peer",
+        found: format!("{} bytes", bytes.len()),
+    };
+    let Some((address, port)) = bytes.split_last_chunk::<2>() else {
+        return bytes.is_empty().then_some(None).ok_or_else(invalid);
+    };
+    let address = match address.len() {
+        4 => <[u8; 4]>::try_from(address).map(|octets| IpAddr::from(Ipv4Addr::from(octets))),
+        _ => <[u8; 16]>::try_from(address).map(|octets| IpAddr::from(Ipv6Addr::from(octets))),
+    };
+    let address = address.map_err(|_| invalid())?;
+    Ok(Some(SocketAddr::new(address, u16::from_be_bytes(*port))))
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {
@@ -371,4 +588,8 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 crate::wire_enum!(SkipReason, "reason", { Paused, Disabled, Filtered });
 crate::wire_enum!(Outcome, "outcome", { Delivered, Failed, FailedForGood });
+crate::wire_enum!(TlsFault, "tls_fault", {
+    UnknownIssuer, Expired, NotYetValid, WrongName, Revoked, InvalidCertificate, NotTls, Incompatible, CertificateWanted,
+    Ended, Timeout, Other,
+});
 crate::wire_enum!(ErrorClass, "error_class", { Dns, RefusedAddress, Connect, Tls, Timeout, Status, Body, Webhook, GaveUp });

@@ -46,6 +46,7 @@ pub mod header;
 pub mod id;
 pub mod ledger;
 pub mod operational;
+pub mod seen;
 pub mod stream;
 pub mod subject;
 

@@ -18,6 +18,8 @@ pub struct Stream {
     pub subjects: &'static str,
     /// The durable consumer that works it off; where it is worked off in shares, how the names of theirs begin.
     pub consumer: &'static str,
+    /// How long JetStream remembers message ids.
+    pub duplicate_window: Duration,
     /// How its messages are told apart by project, so that one project's backlog is not in front of another's message.
     pub shares: Shares,
 }
@@ -89,6 +91,9 @@ pub const EVENTS: Stream = Stream {
     name: "EVENTS",
     subjects: "events.>",
     consumer: "ingest",
+    // As short as JetStream has it: what has the id of another is ingest's to judge (stream SEEN), and JetStream would drop
+    // it unseen, whatever it says and whosever it is.
+    duplicate_window: Duration::from_millis(100),
     shares: Shares::Transformed,
 };
 /// Attempts that are due now.
@@ -96,6 +101,7 @@ pub const DELIVERIES: Stream = Stream {
     name: "DELIVERIES",
     subjects: "deliveries.>",
     consumer: "dispatcher",
+    duplicate_window: DUPLICATE_WINDOW,
     shares: Shares::Published,
 };
 /// Facts on their way to Postgres.
@@ -103,11 +109,30 @@ pub const LEDGER: Stream = Stream {
     name: "LEDGER",
     subjects: "ledger.>",
     consumer: "recorder",
+    duplicate_window: DUPLICATE_WINDOW,
     shares: Shares::None,
 };
 
-/// How long JetStream remembers message ids, in every stream.
+/// How long JetStream remembers the message ids that we make.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+
+/// A stream that keeps the last message of each subject for a while; nobody works it off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Name in JetStream.
+    pub name: &'static str,
+    /// What it captures.
+    pub subjects: &'static str,
+    /// How long it keeps a message.
+    pub kept: Duration,
+}
+
+/// The ids that producers chose for their events.
+pub const SEEN: Memory = Memory {
+    name: "SEEN",
+    subjects: "seen.>",
+    kept: Duration::from_secs(24 * 3600),
+};
 
 /// The key-value bucket with every definition ingest and dispatcher work by.
 pub const CONFIG_BUCKET: &str = "CONFIG";

@@ -47,6 +47,12 @@ pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
     )
 }
 
+/// `seen.<project>.<event id>`: what is known of an id that a producer chose.
+#[must_use]
+pub fn seen(project: ProjectId, event_id: &str) -> String {
+    format!("seen.{}.{event_id}", project.as_uuid().as_simple())
+}
+
 /// The share of stream DELIVERIES that a project's deliveries are in: by the last bits of its id, which are random.
 fn share(project: ProjectId) -> u128 {
     project.as_uuid().as_u128() % u128::from(SHARES)

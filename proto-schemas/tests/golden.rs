@@ -11,15 +11,17 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message as _;
 use proto_schemas::definition::{
-    Body, EnvelopeSource, EventType, EventTypeVersion, Expression, Header, HeaderValue, Project, RateLimit,
+    Body, EnvelopeSource, EventType, EventTypeVersion, Expression, Header, HeaderValue, Ordering, Project, RateLimit,
     SchemaCheck, Secret, SecretKind, Signature, Token, Webhook, WebhookState,
 };
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
-use proto_schemas::id::{AttemptRef, EventKey, ProjectId, SecretId, WebhookId};
+use proto_schemas::id::{AttemptRef, EventKey, OrderKey, ProjectId, SecretId, WebhookId};
 use proto_schemas::ledger::{
-    AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome, SkipReason,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Exchange, Fact, Outcome,
+    SkipReason, Timings, TlsFault,
 };
+use proto_schemas::seen::SeenEvent;
 use proto_schemas::stream::config_key::Key;
 use proto_schemas::{DecodeError, wire};
 use uuid::Uuid;
@@ -91,6 +93,8 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 owed: vec![webhook()],
                 skipped: vec![(WebhookId::from_uuid(Uuid::from_u128(3)), SkipReason::Paused)],
                 warnings: Vec::new(),
+                held: Vec::new(),
+                ordered: Vec::new(),
             }),
         ),
         (
@@ -128,6 +132,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 ladder: vec![Duration::ZERO, Duration::from_secs(60)],
                 fail_after: None,
                 trial: None,
+                exchange: Exchange::default(),
             }),
         ),
         (
@@ -137,6 +142,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
                 reason: "the webhook's lane is full".into(),
                 retry_in: Duration::from_millis(1500),
                 deferred_at: at("2024-01-15T10:30:01Z"),
+                kind: Deferral::Park,
             }),
         ),
     ]
@@ -250,6 +256,8 @@ fn webhook_definition() -> Webhook {
         rate_limit: None,
         hold_while_paused: false,
         fail_after: None,
+        ordering: Ordering::None,
+        drain_rate: None,
     }
 }
 
@@ -344,9 +352,80 @@ fn added_fields_are_written_and_read_as_before() {
             Fact::AttemptFinished(AttemptFinished {
                 fail_after: Some(5),
                 trial: Some(TrialKind::Check),
+                ..finished.clone()
+            }),
+        ),
+        (
+            "attempt_finished_exchange",
+            Fact::AttemptFinished(AttemptFinished {
+                exchange: Exchange {
+                    timings: Timings {
+                        dns: Some(Duration::from_micros(1_200)),
+                        connect: Some(Duration::ZERO),
+                        tls: None,
+                        first_byte: Some(Duration::from_micros(40_000)),
+                    },
+                    peer: Some("192.0.2.7:443".parse().unwrap()),
+                    tls_fault: Some(TlsFault::UnknownIssuer),
+                    request_head: Some(0xdead_beef),
+                },
+                ..finished.clone()
+            }),
+        ),
+        (
+            "attempt_finished_ipv6",
+            Fact::AttemptFinished(AttemptFinished {
+                exchange: Exchange {
+                    peer: Some("[2001:db8::7]:8443".parse().unwrap()),
+                    ..Exchange::default()
+                },
                 ..finished
             }),
         ),
+    ] {
+        let bytes = golden(name, &fact.encode());
+        assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
+    }
+}
+
+/// The fields that keep deliveries back: held, ordered, cancelled.
+#[test]
+fn fields_that_keep_back_are_written_and_read_as_before() {
+    let rate = RateLimit {
+        requests: 50,
+        window: Duration::from_secs(1),
+    };
+    for (name, ordering, drain_rate) in [
+        ("webhook_ordered", Ordering::Webhook, Some(rate)),
+        ("webhook_ordered_by_key", Ordering::Key("data.customer".into()), None),
+    ] {
+        let webhook = Webhook {
+            ordering,
+            drain_rate,
+            ..webhook_definition()
+        };
+        assert_eq!(Webhook::decode(golden(name, &webhook.encode())).unwrap(), webhook);
+    }
+
+    let (Fact::EventAccepted(accepted), Fact::DeliveryDeferred(deferred)) = (facts().remove(0).1, facts().remove(3).1)
+    else {
+        panic!("the first fact is an event, the last a deferral")
+    };
+    let kept_back = EventAccepted {
+        held: vec![webhook()],
+        ordered: vec![(webhook(), OrderKey::from_uuid(Uuid::from_u128(0x4444)))],
+        ..accepted
+    };
+    let deferred = |kind| {
+        Fact::DeliveryDeferred(DeliveryDeferred {
+            kind,
+            ..deferred.clone()
+        })
+    };
+    for (name, fact) in [
+        ("event_accepted_kept_back", Fact::EventAccepted(kept_back)),
+        ("delivery_deferred_held", deferred(Deferral::Hold)),
+        ("delivery_deferred_cancelled", deferred(Deferral::Cancel)),
     ] {
         let bytes = golden(name, &fact.encode());
         assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
@@ -382,6 +461,16 @@ fn secrets_are_written_and_read_as_before() {
         (secrets[0].id, secrets[0].sealed.as_str()),
         (SecretId::BEFORE, "v1|k|n|s")
     );
+}
+
+#[test]
+fn what_is_known_of_an_id_is_written_and_read_as_before() {
+    for (name, event) in [("seen_event", Some(event().key)), ("seen_event_claimed", None)] {
+        let seen = SeenEvent { digest: [7; 16], event };
+        let bytes = golden(name, &seen.encode());
+        assert_eq!(SeenEvent::decode(bytes).unwrap(), seen, "{name}");
+    }
+    assert!(SeenEvent::decode(Bytes::from_static(b"\x08\x01\x12\x01\x00")).is_err());
 }
 
 #[test]

@@ -67,6 +67,18 @@ impl Api {
         Ok((response.status().as_u16(), response.text().await?))
     }
 
+    /// A GET of config-api whose answer is read as it comes.
+    ///
+    /// # Errors
+    /// Where there is no answer, or it is a refusal.
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let mut request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Ok(request.send().await?.error_for_status()?)
+    }
+
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {

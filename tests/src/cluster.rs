@@ -55,6 +55,8 @@ pub struct Setup {
 /// A running cluster; gone when it is dropped.
 pub struct Cluster {
     services: BTreeMap<Role, Service>,
+    /// Further processes of services that run already.
+    more: Vec<(Role, Child)>,
     /// The private nats-server.
     pub nats: Nats,
     /// The private Postgres.
@@ -116,6 +118,7 @@ impl Cluster {
         let admin = Api::new("", "", ADMIN_TOKEN);
         let mut cluster = Self {
             services: BTreeMap::new(),
+            more: Vec::new(),
             nats,
             postgres,
             admin,
@@ -210,6 +213,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a further process of a service, beside those that run already, and waits until it is ready; gives its
+    /// number.
+    ///
+    /// # Errors
+    /// Where it does not become ready.
+    pub async fn start_another(&mut self, role: Role) -> anyhow::Result<usize> {
+        let number = self.more.len();
+        let ready_file = self.folder.path().join(format!("another-{number}.ready"));
+        let child = self.start_process(role, "127.0.0.1:0", &ready_file)?;
+        self.more.push((role, child));
+        eventually("another process that is ready", || async {
+            ready_file.exists().then_some(())
+        })
+        .await;
+        Ok(number)
+    }
+
+    /// Ends one that [`Self::start_another`] has started with SIGKILL, at whatever line it is.
+    ///
+    /// # Errors
+    /// Where it cannot be signalled.
+    pub fn kill_another(&mut self, number: usize) -> anyhow::Result<()> {
+        let (_, child) = self.more.get_mut(number).context("not started")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     /// Asks a service to stop (SIGTERM) and waits until it has.
     ///
     /// # Errors
@@ -268,31 +299,35 @@ impl Cluster {
     }
 
     fn spawn(&mut self, role: Role, listen: &str) -> anyhow::Result<()> {
-        let log = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(self.log_path(role))?;
         let ready_file = self.ready_file(role);
         if ready_file.exists() {
             std::fs::remove_file(&ready_file)?;
         }
+        let child = self.start_process(role, listen, &ready_file)?;
+        let listen = format!("http://{listen}");
+        self.services.insert(role, Service { child, listen });
+        Ok(())
+    }
+
+    fn start_process(&self, role: Role, listen: &str, ready_file: &Path) -> anyhow::Result<Child> {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.log_path(role))?;
         // The kernel ends it when this test does, however that ends.
-        let child = Command::new("setpriv")
+        Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(program()?)
             .arg(role.name())
             .args(["--listen", listen])
             .arg("--ready-file")
-            .arg(&ready_file)
+            .arg(ready_file)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("start {}", role.name()))?;
-        let listen = format!("http://{listen}");
-        self.services.insert(role, Service { child, listen });
-        Ok(())
+            .with_context(|| format!("start {}", role.name()))
     }
 
     async fn wait_ready(&mut self, role: Role) -> anyhow::Result<()> {
@@ -329,9 +364,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for service in self.services.values_mut() {
-            let _ = service.child.kill();
-            let _ = service.child.wait();
+        let more = self.more.iter_mut().map(|(_, child)| child);
+        for child in self.services.values_mut().map(|service| &mut service.child).chain(more) {
+            let _ = child.kill();
+            let _ = child.wait();
         }
         if std::thread::panicking() {
             for role in Role::ALL {

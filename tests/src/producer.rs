@@ -38,15 +38,28 @@ impl Producer {
     /// # Errors
     /// Where it is not stored.
     pub async fn publish(&self, subject: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<()> {
+        self.publish_acked(subject, headers, body).await.map(drop)
+    }
+
+    /// [`Producer::publish`], with what JetStream says of it.
+    ///
+    /// # Errors
+    /// Where it is not stored.
+    pub async fn publish_acked(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<jetstream::publish::PublishAck> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, *value);
         }
-        self.jetstream
+        let ack = self
+            .jetstream
             .publish_with_headers(subject.to_owned(), map, body.to_owned().into())
-            .await?
             .await?;
-        Ok(())
+        Ok(ack.await?)
     }
 
     /// Publishes `count` events of `event_type`, ids `e0`, `e1`, …, as fast as they are taken; each again, with the same

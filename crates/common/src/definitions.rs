@@ -1,7 +1,7 @@
 //! What a data-plane service knows: every project, token, webhook and event type, in memory, kept true by a watch on the
 //! CONFIG bucket.
 //!
-//! ingest and dispatcher read this and never Postgres. A change arrives as config-api publishes it, within
+//! ingest, dispatcher and retry-scheduler read this and never Postgres. A change arrives as config-api publishes it, within
 //! milliseconds. While NATS is away the last state stands.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,9 +14,9 @@ use opentelemetry::metrics::Gauge;
 use proto_schemas::DecodeError;
 use proto_schemas::definition::{self, Project, SchemaCheck, Token, Webhook};
 use proto_schemas::event::Event;
-use proto_schemas::id::{ProjectId, WebhookId};
+use proto_schemas::id::{OrderKey, ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::bucket::Entry;
@@ -26,8 +26,11 @@ use crate::model::{Filter, Pattern, filter};
 use crate::render::Expressions;
 
 mod event_types;
+mod order;
 
 pub use self::event_types::{EventType, Version};
+use self::order::Order;
+pub use self::order::check_key;
 
 /// The readiness condition kept here.
 const READY: &str = "definitions";
@@ -44,6 +47,8 @@ pub struct Definitions {
     event_attributes: papaya::HashMap<ProjectId, Arc<Expressions>>,
     own_types: papaya::HashMap<ProjectId, Arc<EventTypes>>,
     catalogues: papaya::HashMap<String, Arc<EventTypes>>,
+    /// Counts the changes of webhooks.
+    changes: watch::Sender<u64>,
 }
 
 type EventTypes = HashMap<String, Arc<EventType>>;
@@ -56,10 +61,13 @@ pub struct Subscriber {
     patterns: Vec<Pattern>,
     /// An error for one this release cannot read, which no event passes; config-api lets none through.
     filter: Option<Result<Filter, filter::Error>>,
+    order: Order,
 }
 
 impl Subscriber {
-    fn of(webhook: &Arc<Webhook>) -> Self {
+    /// The webhook, with what its events are matched by compiled.
+    #[must_use]
+    pub fn of(webhook: &Arc<Webhook>) -> Self {
         // A pattern this release cannot read matches nothing; config-api lets none through.
         let patterns = webhook
             .events
@@ -70,7 +78,18 @@ impl Subscriber {
             webhook: Arc::clone(webhook),
             patterns,
             filter: webhook.filter.as_deref().map(Filter::parse),
+            order: Order::of(&webhook.ordering),
         }
+    }
+
+    /// What its delivery of this event is kept in order by; `None`: nothing. `data` is the payload as JSON, asked for
+    /// only where the order is by something in it.
+    pub fn order_key<'a>(
+        &self,
+        event: &Event,
+        data: impl FnOnce() -> Option<&'a serde_json::Value>,
+    ) -> Option<OrderKey> {
+        self.order.key(event, &self.webhook.project_name, data)
     }
 
     /// Whether the webhook wants events of this type.
@@ -148,6 +167,12 @@ impl Definitions {
     #[must_use]
     pub fn webhook(&self, id: WebhookId) -> Option<Arc<Webhook>> {
         self.webhooks.pin().get(&id).cloned()
+    }
+
+    /// Tells of every webhook that is changed from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The webhooks of a project, deleted ones left out.
@@ -278,6 +303,7 @@ impl Watcher {
                 if self.loaded.is_none() {
                     self.list(project);
                 }
+                self.definitions.changes.send_modify(|changes| *changes += 1);
             }
             Key::EventType(project, _) => self.apply_type(Owner::Project(project), entry.value)?,
             Key::CatalogueType(catalogue, _) => self.apply_type(Owner::Catalogue(catalogue), entry.value)?,

@@ -47,6 +47,17 @@ impl Caller {
         }
     }
 
+    /// Refuses a token without the scope in this project; for who looks again at a token that was good.
+    ///
+    /// # Errors
+    /// 403, or 404 where the token is for another project.
+    pub fn require_in(&self, project: ProjectId, needed: Scope) -> Result<(), Problem> {
+        match self.project.is_none_or(|own| own == project) {
+            true => self.require(needed),
+            false => Err(Code::NotFound.into()),
+        }
+    }
+
     async fn of(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
         match Self::identify(parts, api, connection).await {
             Ok(caller) => api.rate_limits.count(caller.token, parts).map(|()| caller),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::relay::Publication;
+use crate::streams::Streams;
 
 /// What every handler works with.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Api {
     pub stop: CancellationToken,
     /// Brings what was written to ingest and dispatcher.
     pub publication: Publication,
+    /// Answers without end.
+    pub streams: Streams,
 }
 
 impl Api {

@@ -18,7 +18,7 @@ use common::render::Placeholders;
 use jiff::Timestamp;
 use proto_schemas::definition::SecretKind;
 use serde_json::Value;
-use store::webhooks::{BodyKind, RateLimit, Retry, SignatureSettings, Webhook};
+use store::webhooks::{BodyKind, Ordering, RateLimit, Retry, SignatureSettings, Webhook};
 
 use crate::{secrets, validate};
 
@@ -67,6 +67,10 @@ pub struct Changes {
     pub hold_while_paused: Option<Option<bool>>,
     /// Failed attempts in a row after which it has failed; 0: never.
     pub fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; `Some(None)`: none.
+    pub ordering: Option<Option<Ordering>>,
+    /// How many held deliveries may be released in a window of time; `Some(None)`: as its lane drains.
+    pub drain_rate: Option<Option<RateLimit>>,
     /// The profile's options, in place of all that was said of them.
     pub options: Option<BTreeMap<String, bool>>,
 }

@@ -51,6 +51,15 @@ pub struct Config {
     /// How much clients may ask.
     #[command(flatten, next_help_heading = "Access")]
     pub rate_limit: rate_limit::Config,
+    /// Streams of attempts that may be open at once, at each process
+    #[arg(
+        long,
+        env = "POSTHASTE_MAX_STREAMS",
+        value_name = "STREAMS",
+        default_value_t = 200,
+        help_heading = "Access"
+    )]
+    pub max_streams: usize,
     /// Addresses that requests to webhooks come from, for receivers to let in; separated by commas
     #[arg(
         long,

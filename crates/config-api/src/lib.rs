@@ -17,6 +17,7 @@
 //! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
+//! - [`streams`]: answers without end, and what they are fed with
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -35,6 +36,7 @@ pub mod relay;
 pub mod replays;
 pub mod resolve;
 pub mod secrets;
+pub mod streams;
 pub mod trials;
 pub mod validate;
 pub mod webhooks;
@@ -58,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::Config;
 use crate::api::Api;
 use crate::relay::Relay;
+use crate::streams::Streams;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -109,6 +112,7 @@ impl Service for ConfigApi {
         relay.resync().await?;
 
         let api = Arc::new(Api {
+            streams: Streams::new(store.clone(), config.max_streams, context.stop.clone()),
             store,
             keys,
             profiles,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use common::profile::Profile;
 use jiff::Timestamp;
-use proto_schemas::definition::{self, Body, RateLimit, SchemaCheck, Signature, WebhookState};
+use proto_schemas::definition::{self, Body, Ordering, RateLimit, SchemaCheck, Signature, WebhookState};
 use proto_schemas::id::EventKey;
 use store::event_types::EventTypeVersion;
 use store::projects::Project;
 use store::tokens::Token;
 use store::webhook_health::{Check, Health, StoppedState};
-use store::webhooks::{BodyKind, HeaderValue, Retry, Webhook};
+use store::webhooks::{self, BodyKind, HeaderValue, Retry, Webhook};
 
 /// A project's definition.
 #[must_use]
@@ -129,16 +129,26 @@ pub fn webhook(
             .map(|option| option.name.clone())
             .collect(),
         max_in_flight: settings.max_in_flight,
-        rate_limit: settings.rate_limit.map(|limit| RateLimit {
-            requests: limit.requests,
-            window: Duration::from_millis(limit.window_ms.into()),
-        }),
+        rate_limit: settings.rate_limit.map(rate),
         hold_while_paused: settings.hold_while_paused.unwrap_or(profile.hold_while_paused),
         fail_after: match settings.fail_after {
             Some(0) => None,
             Some(failures) => Some(failures),
             None => profile.fail_after,
         },
+        ordering: match &settings.ordering {
+            None => Ordering::None,
+            Some(webhooks::Ordering::Webhook) => Ordering::Webhook,
+            Some(webhooks::Ordering::Key { key }) => Ordering::Key(key.clone()),
+        },
+        drain_rate: settings.drain_rate.map(rate),
+    }
+}
+
+fn rate(limit: webhooks::RateLimit) -> RateLimit {
+    RateLimit {
+        requests: limit.requests,
+        window: Duration::from_millis(limit.window_ms.into()),
     }
 }
 

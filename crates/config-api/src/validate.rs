@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use common::definitions;
 use common::model::{Filter, Pattern, limits};
 use common::profile::Profile;
 use common::render::{Error as TemplateError, Template};
@@ -225,6 +226,25 @@ pub fn transform(transform: &Value) -> Result<(), (String, String)> {
         Err(TemplateError::Leaf { pointer, fault }) => Err((pointer, fault.to_string())),
         Err(error) => Err((String::new(), error.to_string())),
     }
+}
+
+/// Longest expression that deliveries are kept in order by, in bytes.
+const ORDER_KEY_MAX: usize = 256;
+
+/// Checks an expression that deliveries are to be kept in order by.
+///
+/// # Errors
+/// What is wrong.
+pub fn order_key(expression: &str) -> Result<(), String> {
+    if expression.trim().is_empty() || expression.len() > ORDER_KEY_MAX {
+        return Err(format!(
+            "it is an expression of 1 to {ORDER_KEY_MAX} bytes, such as `data.customer_id`"
+        ));
+    }
+    if expression.contains('\0') {
+        return Err("it holds U+0000".to_owned());
+    }
+    definitions::check_key(expression)
 }
 
 fn json(value: &Value) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! Makes one attempt: one message of stream DELIVERIES → one request → one ledger entry.
 //!
 //! In: `DeliveryDue`. Out: `AttemptFinished`, or `DeliveryDeferred` where no request was made because the webhook's lane
-//! has no room, its receiver is to be left alone, or its definition allows none just now. A duty that is a trial is always
-//! made ([`trial`]).
+//! has no room or its receiver is to be left alone (it is parked), it gets nothing just now (held), or is gone
+//! (cancelled). A duty that is a trial is always made ([`trial`]).
 //!
 //! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
@@ -20,16 +20,18 @@ use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
 use common::ledger::Ledger;
+use common::model::Standing;
 use common::render::Rendered;
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::{Webhook, WebhookState};
+use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::EventKey;
 use proto_schemas::ledger::{
-    AttemptFinished, DeliveryDeferred, ErrorClass, EventRejected, Fact, Outcome, REJECTED_PAYLOAD_MAX,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Exchange, Fact, Outcome,
+    REJECTED_PAYLOAD_MAX,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ use crate::request::{self, Addressed, Error, Prepared, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
-/// When to look again at a delivery whose definition allows no request just now.
+/// When to look again at a delivery whose definition this process cannot use.
 const NOT_NOW: Duration = Duration::from_secs(30);
 /// When to look again at a delivery whose definition is not known yet.
 const NOT_KNOWN: Duration = Duration::from_secs(2);
@@ -80,7 +82,7 @@ pub struct Stage {
 /// What is left to do with a duty once its definition has been looked at.
 enum Step {
     Send(Arc<Webhook>),
-    Defer(&'static str, Duration),
+    Defer(Deferral, &'static str, Duration),
     End(ErrorClass, String),
 }
 
@@ -93,15 +95,16 @@ fn decide(handed_out: u32, webhook: Option<Arc<Webhook>>) -> Step {
         );
     }
     let Some(webhook) = webhook else {
-        return Step::Defer("the webhook's definition has not arrived yet", NOT_KNOWN);
+        return Step::Defer(
+            Deferral::Park,
+            "the webhook's definition has not arrived yet",
+            NOT_KNOWN,
+        );
     };
-    match webhook.state {
-        _ if webhook.deleted => Step::End(ErrorClass::Webhook, "the webhook was deleted".to_owned()),
-        WebhookState::Active => Step::Send(webhook),
-        WebhookState::Pending => Step::Defer("the webhook's url has not been checked yet", NOT_NOW),
-        WebhookState::Paused => Step::Defer("the webhook is paused", NOT_NOW),
-        WebhookState::Failed => Step::Defer("the webhook has failed", NOT_NOW),
-        WebhookState::Disabled => Step::Defer("the webhook is disabled", NOT_NOW),
+    match Standing::of(&webhook) {
+        Standing::Active => Step::Send(webhook),
+        Standing::Held(reason) => Step::Defer(Deferral::Hold, reason, Duration::ZERO),
+        Standing::Gone(reason) => Step::Defer(Deferral::Cancel, reason, Duration::ZERO),
     }
 }
 
@@ -123,7 +126,7 @@ impl Stage {
                 .build(),
             deferred: meter
                 .u64_counter("posthaste_deliveries_deferred")
-                .with_description("Deliveries sent to wait in Postgres")
+                .with_description("Deliveries of which no request was made: parked, held or cancelled")
                 .build(),
             duration: meter
                 .f64_histogram("posthaste_attempt_duration")
@@ -155,7 +158,7 @@ impl Stage {
             return self.work_trial(&due, trial, handed_out).await;
         }
         let fact = match decide(handed_out, self.definitions.webhook(due.webhook)) {
-            Step::Defer(reason, retry_in) => self.defer(&due, reason, retry_in),
+            Step::Defer(kind, reason, retry_in) => self.defer(&due, kind, reason, retry_in),
             Step::End(class, error) => self.finish(
                 &due,
                 handed_out,
@@ -169,7 +172,7 @@ impl Stage {
                     () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 };
                 match admission {
-                    Admission::Parked(cause, wait) => self.defer(&due, cause.as_str(), wait),
+                    Admission::Parked(cause, wait) => self.defer(&due, Deferral::Park, cause.as_str(), wait),
                     Admission::Turn(mut turn) => {
                         let fact = self.attempt(&due, handed_out, &webhook).await;
                         if let Fact::AttemptFinished(made) = &fact {
@@ -229,6 +232,7 @@ impl Stage {
                 }
                 self.defer(
                     due,
+                    Deferral::Park,
                     "the webhook's definition cannot be used by this service; see its log",
                     NOT_NOW,
                 )
@@ -251,30 +255,42 @@ impl Stage {
         if due.run > 0 {
             headers.insert(request::REPLAY, HeaderValue::from(due.run));
         }
+        let request = egress::Request {
+            method: Method::POST,
+            target: &addressed.target,
+            headers,
+            body: rendered.body.clone(),
+            timeout: prepared.webhook.timeout,
+        };
+        Ok(self
+            .exchange(request, started_at, prepared.webhook.redirect_is_success)
+            .await)
+    }
+
+    /// Makes a request that is ready.
+    async fn exchange(&self, request: egress::Request<'_>, started_at: Timestamp, redirect_is_success: bool) -> Made {
+        let request_head = egress::head_checksum(&request.method, request.target.as_str(), &request.headers);
         let begun = Instant::now();
-        let answer = self
-            .client
-            .send(egress::Request {
-                method: Method::POST,
-                target: &addressed.target,
-                headers,
-                body: rendered.body.clone(),
-                timeout: prepared.webhook.timeout,
-            })
-            .await;
+        let egress::Exchange { outcome, timings, peer } = self.client.send(request).await;
         let duration = begun.elapsed();
-        Ok(match answer {
-            Ok(response) => Made::answered(started_at, duration, response, prepared.webhook.redirect_is_success),
-            Err(error) => {
-                let status = error.status.map(|status| status.as_u16());
-                let failed = Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned());
-                Made {
-                    duration,
-                    status,
-                    ..failed
-                }
-            }
-        })
+        let exchange = Exchange {
+            timings,
+            peer,
+            tls_fault: outcome.as_ref().err().and_then(|error| error.tls_fault),
+            request_head: Some(request_head),
+        };
+        let made = match outcome {
+            Ok(response) => Made::answered(started_at, response, redirect_is_success),
+            Err(error) => Made {
+                status: error.status.map(|status| status.as_u16()),
+                ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
+            },
+        };
+        Made {
+            duration,
+            exchange,
+            ..made
+        }
     }
 
     fn finish(&self, due: &DeliveryDue, handed_out: u32, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
@@ -306,16 +322,18 @@ impl Stage {
             ladder: by.map_or_else(Vec::new, |(webhook, _)| webhook.ladder.clone()),
             fail_after: by.and_then(|(webhook, _)| webhook.fail_after),
             trial: due.trial.as_ref().map(|trial| trial.kind),
+            exchange: made.exchange,
         })
     }
 
-    fn defer(&self, due: &DeliveryDue, reason: &str, retry_in: Duration) -> Fact {
+    fn defer(&self, due: &DeliveryDue, kind: Deferral, reason: &str, retry_in: Duration) -> Fact {
         self.deferred.add(1, &[]);
         Fact::DeliveryDeferred(DeliveryDeferred {
             attempt: due.attempt_ref(),
             reason: reason.to_owned(),
             retry_in,
             deferred_at: self.clock.now(),
+            kind,
         })
     }
 
@@ -346,6 +364,7 @@ struct Made {
     body: Bytes,
     truncated: bool,
     retry_after: Option<Duration>,
+    exchange: Exchange,
 }
 
 impl Made {
@@ -361,15 +380,11 @@ impl Made {
             body: Bytes::new(),
             truncated: false,
             retry_after: None,
+            exchange: Exchange::default(),
         }
     }
 
-    fn answered(
-        started_at: Timestamp,
-        duration: Duration,
-        response: egress::Response,
-        redirect_is_success: bool,
-    ) -> Self {
+    fn answered(started_at: Timestamp, response: egress::Response, redirect_is_success: bool) -> Self {
         let status = response.status.as_u16();
         let (outcome, error_class) = classify::status(status, redirect_is_success);
         let retry_after = match outcome {
@@ -382,7 +397,7 @@ impl Made {
         };
         Self {
             started_at,
-            duration,
+            duration: Duration::ZERO,
             outcome,
             status: Some(status),
             error: error_class.map_or_else(String::new, |_| format!("the receiver answered {}", response.status)),
@@ -391,6 +406,7 @@ impl Made {
             body: response.body,
             truncated: response.truncated,
             retry_after,
+            exchange: Exchange::default(),
         }
     }
 }

@@ -231,7 +231,7 @@ impl Prepared {
             headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
             let signature = sign::standard_webhooks(&event.id, now.as_second(), &rendered.body, live());
             if !signature.is_empty() {
-                headers.insert(WEBHOOK_SIGNATURE, value(&WEBHOOK_SIGNATURE, &signature)?);
+                headers.insert(WEBHOOK_SIGNATURE, secretly(value(&WEBHOOK_SIGNATURE, &signature)?));
             }
         }
         let shared = live().find_map(|key| match key {
@@ -239,7 +239,8 @@ impl Prepared {
             Key::V1a(_) => None,
         });
         if let (Some(name), Some(secret)) = (&self.body_hmac_header, shared) {
-            headers.insert(name.clone(), value(name, &sign::body_hmac(&rendered.body, secret))?);
+            let signature = sign::body_hmac(&rendered.body, secret);
+            headers.insert(name.clone(), secretly(value(name, &signature)?));
         }
         Ok(headers)
     }
@@ -270,6 +271,12 @@ impl Filled {
             headers,
         }))
     }
+}
+
+/// A signature is as good as what it signs: the log shows that there was one.
+fn secretly(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn same_origin(a: &Target, b: &Target) -> bool {
@@ -339,7 +346,7 @@ mod tests {
     use bytes::Bytes;
     use common::clock::{Clock, Manual};
     use common::egress;
-    use proto_schemas::definition::{Body, SEALED_SECRET, Secret, SecretKind, Signature, WebhookState};
+    use proto_schemas::definition::{SEALED_SECRET, Secret, SecretKind, Signature};
     use proto_schemas::id::{EventKey, ProjectId, SecretId};
     use uuid::Uuid;
 
@@ -355,34 +362,15 @@ mod tests {
         fn new() -> Self {
             let clock = Manual::at("2026-01-02T03:04:05Z".parse().unwrap());
             let webhook = Webhook {
-                id: WebhookId::from_uuid(Uuid::from_u128(2)),
-                project: ProjectId::from_uuid(Uuid::from_u128(1)),
-                project_name: "shop".into(),
-                name: "slack".into(),
-                revision: 1,
-                deleted: false,
-                state: WebhookState::Active,
                 url: "https://example.com/".into(),
-                events: vec!["*".into()],
-                headers: Vec::new(),
-                sealed_secret: None,
-                secrets: Vec::new(),
-                timeout: Duration::from_secs(5),
-                ladder: vec![Duration::ZERO],
-                body: Body::Raw,
                 signature: Signature {
                     standard_webhooks: true,
                     body_hmac_header: Some("x-signature".into()),
                 },
-                redirect_is_success: false,
-                attributes: BTreeMap::new(),
-                filter: None,
-                placeholders: Vec::new(),
-                options: Vec::new(),
-                max_in_flight: None,
-                rate_limit: None,
-                hold_while_paused: false,
-                fail_after: None,
+                ..Webhook::blank(
+                    WebhookId::from_uuid(Uuid::from_u128(2)),
+                    ProjectId::from_uuid(Uuid::from_u128(1)),
+                )
             };
             Self {
                 keys: KeyRing::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),

@@ -37,6 +37,8 @@ pub enum Reason {
     Attributes,
     /// The schema of its type refuses it.
     Schema,
+    /// Another event has its id.
+    Conflict,
     /// Our own fault: working on it ended the process, or a check, again and again.
     Poison,
 }
@@ -56,6 +58,7 @@ impl Reason {
             Self::Time => "time",
             Self::Attributes => "attributes",
             Self::Schema => "schema",
+            Self::Conflict => "conflict",
             Self::Poison => "poison",
         }
     }

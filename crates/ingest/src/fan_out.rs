@@ -4,6 +4,12 @@
 //! says who it is owed to and who was skipped and why; or one `EventRejected`, where it is no event, or the schema of its
 //! type refuses it and the project wants that to count.
 //!
+//! An event whose producer gave it an id takes that id first ([`repeats`]); what says the same again is dropped, and what
+//! says something else under the id is rejected.
+//!
+//! A webhook that holds what comes while it is paused gets no duty, and neither does one whose deliveries go out in order:
+//! the ledger is told, and retry-scheduler makes the duty when its time has come.
+//!
 //! Guarantee: the message is acked only after JetStream has acked everything it causes. A crash here hands the message
 //! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
 
@@ -12,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::bus::{self, Bus, Message, Verdict};
+use common::bus::{self, Bus, Claim, Message, Seen, Verdict};
 use common::definitions::{Definitions, Subscriber};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
@@ -24,13 +30,15 @@ use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::{Project, SchemaCheck, WebhookState};
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
-use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
+use proto_schemas::id::{AttemptRef, EventKey, OrderKey, WebhookId};
 use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD_MAX, SkipReason};
 use proto_schemas::operational::is_operational;
+use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::subject;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Reason, Rejection};
+use crate::repeats::{self, Standing};
 use crate::schema_check;
 
 /// A message that was handed out this often without an end is set aside: each time, the process that had it died.
@@ -40,11 +48,13 @@ const MAX_HANDED_OUT: u32 = 20;
 #[derive(Debug)]
 pub struct FanOut {
     bus: Bus,
+    seen: Seen,
     ledger: Ledger,
     definitions: Arc<Definitions>,
     max_event_bytes: usize,
     accepted: Counter<u64>,
     rejected: Counter<u64>,
+    repeated: Counter<u64>,
     owed: Counter<u64>,
     skipped: Counter<u64>,
 }
@@ -65,6 +75,19 @@ pub struct Matched {
     pub owed: Vec<WebhookId>,
     /// The webhooks that want its type and are skipped.
     pub skipped: Vec<(WebhookId, SkipReason)>,
+    /// Those of the owed ones that hold what comes while they are paused.
+    pub held: Vec<WebhookId>,
+    /// Those whose deliveries go out in order, and by which key.
+    pub ordered: Vec<(WebhookId, OrderKey)>,
+}
+
+impl Matched {
+    /// The webhooks that a duty is to be made for.
+    fn due(&self) -> impl Iterator<Item = WebhookId> {
+        let kept_back =
+            |webhook: &WebhookId| self.held.contains(webhook) || self.ordered.iter().any(|(it, _)| it == webhook);
+        self.owed.iter().copied().filter(move |webhook| !kept_back(webhook))
+    }
 }
 
 /// Decides who gets an event. Pure.
@@ -74,6 +97,7 @@ pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
     // Taken apart for the first filter that asks, and once.
     let taken_apart = OnceCell::new();
     let subject = || taken_apart.get_or_init(|| filter::Subject::new(event, json(event)));
+    let data = OnceCell::new();
     for subscriber in subscribers
         .iter()
         .filter(|subscriber| subscriber.wants(&event.event_type))
@@ -83,12 +107,24 @@ pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
             matched.skipped.push((id, SkipReason::Filtered));
             continue;
         }
-        match subscriber.webhook.state {
-            WebhookState::Active => matched.owed.push(id),
-            WebhookState::Paused => matched.skipped.push((id, SkipReason::Paused)),
+        let is_held = match subscriber.webhook.state {
+            WebhookState::Active => false,
+            WebhookState::Paused if subscriber.webhook.hold_while_paused => true,
+            WebhookState::Paused => {
+                matched.skipped.push((id, SkipReason::Paused));
+                continue;
+            }
             WebhookState::Pending | WebhookState::Failed | WebhookState::Disabled => {
                 matched.skipped.push((id, SkipReason::Disabled));
+                continue;
             }
+        };
+        matched.owed.push(id);
+        if is_held {
+            matched.held.push(id);
+        }
+        if let Some(key) = subscriber.order_key(event, || data.get_or_init(|| json(event)).as_ref()) {
+            matched.ordered.push((id, key));
         }
     }
     matched
@@ -119,12 +155,20 @@ impl FanOut {
         let counter = |name: &'static str, what: &'static str| meter.u64_counter(name).with_description(what).build();
         Self {
             ledger: Ledger::new(bus.clone()),
+            seen: Seen::new(bus.clone()),
             bus,
             definitions,
             max_event_bytes,
             accepted: counter("posthaste_events_accepted", "Events accepted"),
             rejected: counter("posthaste_events_rejected", "Messages set aside, by reason"),
-            owed: counter("posthaste_deliveries_owed", "Deliveries made by fan-out"),
+            repeated: counter(
+                "posthaste_events_repeated",
+                "Messages dropped because they say again what one with their id said before",
+            ),
+            owed: counter(
+                "posthaste_deliveries_owed",
+                "Deliveries owed, those that are held or go out in order included",
+            ),
             skipped: counter(
                 "posthaste_deliveries_skipped",
                 "Deliveries not made because the webhook is paused or disabled, or does not want the event",
@@ -135,10 +179,26 @@ impl FanOut {
     /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         // Decided once: what is published again after a failure must be what was published before it.
-        let outcome = self.decide(&message).map(|(event, warnings)| {
+        let mut outcome = self.decide(&message).map(|(event, warnings)| {
             let matched = decide(&event, &self.definitions.subscribers(event.project));
             (event, matched, warnings)
         });
+        if let Ok((event, ..)) = &outcome
+            && let Some(digest) = repeats::digest_of(&message, event)
+        {
+            match self.standing(&message, event, digest, stop).await {
+                None => return Verdict::Again(Duration::ZERO),
+                Some(Standing::Repeated) => {
+                    tracing::debug!(event = event.id, "repeated; dropped");
+                    self.repeated.add(1, &[]);
+                    return Verdict::Done;
+                }
+                Some(Standing::Conflict) => {
+                    outcome = Err(Rejection::new(Reason::Conflict, repeats::conflict(&event.id)));
+                }
+                Some(Standing::First | Standing::Claimed) => {}
+            }
+        }
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
@@ -150,6 +210,40 @@ impl FanOut {
             tokio::select! {
                 () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+            }
+        }
+    }
+
+    /// What the event is by its id, which it has from now on if nobody has it; `None` once told to stop.
+    ///
+    /// A crash after this hands the message out again, and then the id is found to be its own.
+    async fn standing(
+        &self,
+        message: &Message,
+        event: &Event,
+        digest: Digest,
+        stop: &CancellationToken,
+    ) -> Option<Standing> {
+        let wanted = SeenEvent {
+            digest,
+            event: Some(event.key),
+        };
+        let mut revision = repeats::claim_of(message);
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.seen.claim(event.project, &event.id, &wanted, revision).await {
+                Ok(Claim::Made(_)) => return Some(Standing::First),
+                Ok(Claim::Known(known, found)) => match repeats::decide(&known, &digest, event.key) {
+                    Standing::Claimed => revision = found,
+                    standing => return Some(standing),
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "an id waits for NATS");
+                    tokio::select! {
+                        () = stop.cancelled() => return None,
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
+                    }
+                }
             }
         }
     }
@@ -202,11 +296,11 @@ impl FanOut {
 
     async fn publish(&self, event: &Event, matched: &Matched, warnings: &[String]) -> Result<(), Unstored> {
         let mut deliveries = Vec::with_capacity(matched.owed.len());
-        for webhook in &matched.owed {
+        for webhook in matched.due() {
             let attempt = AttemptRef {
                 event: event.key,
                 project: event.project,
-                webhook: *webhook,
+                webhook,
                 run: 0,
                 attempt: 1,
                 release: 0,
@@ -214,7 +308,7 @@ impl FanOut {
             let stored = self
                 .bus
                 .publish_once(
-                    subject::delivery(event.project, *webhook),
+                    subject::delivery(event.project, webhook),
                     &attempt.delivery_message_id(),
                     DeliveryDue::encode_parts(event, attempt),
                 )
@@ -226,6 +320,8 @@ impl FanOut {
             owed: matched.owed.clone(),
             skipped: matched.skipped.clone(),
             warnings: warnings.to_vec(),
+            held: matched.held.clone(),
+            ordered: matched.ordered.clone(),
         });
         let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
         try_join(
@@ -257,5 +353,95 @@ impl FanOut {
         self.rejected
             .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use proto_schemas::definition::{Ordering, Webhook};
+    use proto_schemas::id::ProjectId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(1));
+
+    fn id(number: u128) -> WebhookId {
+        WebhookId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn subscribers(webhooks: &[(WebhookState, bool, Ordering)]) -> Vec<Subscriber> {
+        webhooks
+            .iter()
+            .zip(1..)
+            .map(|((state, hold_while_paused, ordering), number)| {
+                Subscriber::of(&Arc::new(Webhook {
+                    state: *state,
+                    hold_while_paused: *hold_while_paused,
+                    ordering: ordering.clone(),
+                    ..Webhook::blank(id(number), PROJECT)
+                }))
+            })
+            .collect()
+    }
+
+    fn event() -> Event {
+        Event {
+            key: EventKey::of_message(Timestamp::UNIX_EPOCH, 1),
+            id: "evt".into(),
+            project: PROJECT,
+            event_type: "order.paid".into(),
+            occurred_at: Timestamp::UNIX_EPOCH,
+            accepted_at: Timestamp::UNIX_EPOCH,
+            attributes: BTreeMap::new(),
+            content_type: "application/json".into(),
+            payload: Bytes::from_static(br#"{"customer":"c-1"}"#),
+            traceparent: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_paused_webhook_is_skipped_unless_it_holds_what_comes() {
+        let matched = decide(
+            &event(),
+            &subscribers(&[
+                (WebhookState::Active, true, Ordering::None),
+                (WebhookState::Paused, false, Ordering::None),
+                (WebhookState::Paused, true, Ordering::None),
+                (WebhookState::Failed, true, Ordering::None),
+            ]),
+        );
+        assert_eq!(matched.owed, [id(1), id(3)]);
+        assert_eq!(matched.held, [id(3)]);
+        assert_eq!(
+            matched.skipped,
+            [(id(2), SkipReason::Paused), (id(4), SkipReason::Disabled)]
+        );
+        assert_eq!(matched.due().collect::<Vec<_>>(), [id(1)]);
+    }
+
+    #[test]
+    fn no_duty_is_made_for_what_goes_out_in_order() {
+        let by_key = Ordering::Key("data.customer".into());
+        let matched = decide(
+            &event(),
+            &subscribers(&[
+                (WebhookState::Active, false, Ordering::Webhook),
+                (WebhookState::Active, false, by_key.clone()),
+                (WebhookState::Paused, true, by_key),
+                (WebhookState::Active, false, Ordering::None),
+            ]),
+        );
+        assert_eq!(matched.owed, [id(1), id(2), id(3), id(4)]);
+        assert_eq!(matched.held, [id(3)]);
+        let ordered: Vec<WebhookId> = matched.ordered.iter().map(|(webhook, _)| *webhook).collect();
+        assert_eq!(ordered, [id(1), id(2), id(3)]);
+        assert_eq!(matched.ordered[0].1, OrderKey::WHOLE);
+        assert_eq!(matched.ordered[1].1, matched.ordered[2].1);
+        assert_eq!(matched.due().collect::<Vec<_>>(), [id(4)]);
     }
 }

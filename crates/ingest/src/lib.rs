@@ -5,6 +5,7 @@
 //! deliveries.
 //!
 //! - [`accept`]: message → event, or the reason why not (pure)
+//! - [`repeats`]: whether it was there before (pure)
 //! - [`schema_check`]: what an event's type has against it (pure)
 //! - [`fan_out`]: event → deliveries and ledger entry
 //! - [`http`]: the HTTP way in
@@ -14,11 +15,12 @@ pub mod cloudevents;
 pub mod config;
 pub mod fan_out;
 pub mod http;
+pub mod repeats;
 pub mod schema_check;
 
 use std::sync::Arc;
 
-use common::bus::{Bus, Options};
+use common::bus::{Bus, Options, Seen};
 use common::definitions::Definitions;
 use common::service::{Context, Service};
 use proto_schemas::stream::EVENTS;
@@ -47,6 +49,7 @@ impl Service for Ingest {
         let definitions = Definitions::watch(&bus, &context.health, &context.stop).await?;
         let router = http::router(http::Intake {
             bus: bus.clone(),
+            seen: Seen::new(bus.clone()),
             definitions: Arc::clone(&definitions),
             clock: context.clock.clone(),
             max_event_bytes: config.max_event_bytes(),

@@ -7,6 +7,9 @@
 //! - [`next_step`]: an attempt → what follows from it (pure)
 //! - [`health`]: attempts → how a webhook's deliveries go, and whether that stops it (pure)
 //! - [`release`]: rows that are due → stream DELIVERIES
+//! - [`drain`]: how fast held deliveries go (pure)
+//! - [`ordered`]: rows whose turn it is, where deliveries go out in order → stream DELIVERIES
+//! - [`cancel`]: what waits for a deleted webhook ends
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
 //! - [`replay`]: orders → deliveries made again, dead letters put away
@@ -20,13 +23,16 @@
 
 pub mod alert;
 pub mod announce;
+pub mod cancel;
 mod catch_up;
 pub mod config;
+pub mod drain;
 pub mod health;
 pub mod metrics;
 pub mod next_step;
 mod observe;
 pub mod operational;
+pub mod ordered;
 pub mod partitions;
 pub mod patience;
 pub mod reconcile;
@@ -35,6 +41,7 @@ pub mod release;
 pub mod replay;
 pub mod rescue;
 pub mod retention;
+pub mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,20 +49,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use common::bus::{self, Bus, Options};
 use common::clock::Clock;
+use common::definitions::Definitions;
 use common::health::Health;
 use common::service::{Context, Service};
 use proto_schemas::stream::LEDGER;
 use store::Store;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::alert::Mailer;
 use self::announce::Announcer;
+use self::cancel::Canceller;
 pub use self::config::Config;
 use self::config::MailServer;
 use self::metrics::Metrics;
 use self::observe::Observer;
+use self::ordered::Orderer;
 use self::partitions::Partitions;
 use self::patience::Patience;
 use self::reconcile::Reconciler;
@@ -64,6 +73,7 @@ use self::release::Releaser;
 use self::replay::Replayer;
 use self::rescue::Rescuer;
 use self::retention::Retention;
+use self::wake::Wake;
 
 /// Ledger entries held at once: one batch being written, and the next.
 const MAX_HELD: usize = BATCH;
@@ -77,6 +87,7 @@ pub struct RetryScheduler {
     config: Config,
     mail: Option<MailServer>,
     bus: Bus,
+    definitions: Arc<Definitions>,
     store: Store,
     partitions: Arc<Partitions>,
     metrics: Metrics,
@@ -95,12 +106,14 @@ impl Service for RetryScheduler {
             health,
             clock,
             startup_timeout,
+            stop,
             ..
         } = context;
         // What needs nobody else comes first, so that a wrong setting is heard of at once.
         let mail = config.mail.server()?;
         let bus = Bus::connect(&config.nats, Self::NAME, startup_timeout).await?;
         bus.report_to(health.clone());
+        let definitions = Definitions::watch(&bus, &health, &stop).await?;
         health.set(patience::CONDITION, Err("connecting".to_owned()));
         let store = Store::connect(&config.postgres, Self::NAME, startup_timeout).await?;
         store.migrate().await?;
@@ -114,6 +127,7 @@ impl Service for RetryScheduler {
             config,
             mail,
             bus,
+            definitions,
             store,
             partitions,
             metrics: Metrics::default(),
@@ -131,6 +145,7 @@ impl Service for RetryScheduler {
             config,
             mail,
             bus,
+            definitions,
             store,
             partitions,
             metrics,
@@ -139,55 +154,78 @@ impl Service for RetryScheduler {
         } = self;
         // Whichever stage ends first takes the others with it: told to stop they all end, and none ends otherwise.
         let stop = stop.child_token();
-        let wake = Arc::new(Notify::new());
+        let wake = Wake::default();
         let patience = Patience {
             health,
             stop: stop.clone(),
         };
+        let mut stages: JoinSet<Result<(), bus::Error>> = JoinSet::new();
+        let end = || stop.clone();
+
         let recorder = Arc::new(Recorder {
             store: store.clone(),
             clock: clock.clone(),
             partitions: Arc::clone(&partitions),
-            wake: Arc::clone(&wake),
+            wake: wake.clone(),
             patience: patience.clone(),
             metrics: metrics.clone(),
         });
-        let releaser = Releaser {
+        stages.spawn(record(bus.clone(), recorder, end()));
+        let releaser = Arc::new(Releaser {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            wake: Arc::clone(&wake),
+            definitions: Arc::clone(&definitions),
+            wake: wake.clone(),
             per_webhook: config.released_per_webhook,
             doubt_after: config.rescue_after,
             patience: patience.clone(),
             metrics: metrics.clone(),
+        });
+        let orderer = Orderer {
+            releaser: Arc::clone(&releaser),
         };
+        stages.spawn(until(end(), async move |end| releaser.run(end).await));
+        stages.spawn(until(end(), async move |end| orderer.run(end).await));
         let reconciler = Reconciler {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            wake: Arc::clone(&wake),
+            wake: wake.clone(),
             repair_after: config.repair_after,
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        stages.spawn(until(end(), async move |end| reconciler.run(end).await));
         let replayer = Replayer {
             store: store.clone(),
             clock: clock.clone(),
-            wake: Arc::clone(&wake),
+            wake: wake.clone(),
             per_second: config.replays_per_second,
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        stages.spawn(until(end(), async move |end| replayer.run(end).await));
         let rescuer = Rescuer {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            wake,
+            wake: wake.clone(),
             doubt_after: config.rescue_after,
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        stages.spawn(until(end(), async move |end| rescuer.run(end).await));
+        let canceller = Canceller {
+            store: store.clone(),
+            definitions: Arc::clone(&definitions),
+            clock: clock.clone(),
+            wake: wake.clone(),
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
+        stages.spawn(until(end(), async move |end| canceller.run(end).await));
+        stages.spawn(until(end(), async move |end| wake.on_changes(&definitions, end).await));
         let retention = Retention {
             store: store.clone(),
             clock: clock.clone(),
@@ -197,80 +235,26 @@ impl Service for RetryScheduler {
         };
         let announcer = Announcer {
             store: store.clone(),
-            bus: bus.clone(),
+            bus,
             clock: clock.clone(),
             mails: mail.is_some(),
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
-        let mailer = mail
-            .map(|server| Mailer::new(&server, store.clone(), clock.clone(), patience.clone(), metrics.clone()))
-            .transpose()?;
+        stages.spawn(until(end(), async move |end| announcer.run(end).await));
+        if let Some(server) = mail {
+            let mailer = Mailer::new(&server, store.clone(), clock.clone(), patience.clone(), metrics.clone())?;
+            stages.spawn(until(end(), async move |end| mailer.run(end).await));
+        }
+        stages.spawn(until(end(), async move |end| retention.run(end).await));
         let observer = Observer {
             store: store.clone(),
             clock: clock.clone(),
             patience,
             metrics,
         };
-
-        let record = move |messages| {
-            let recorder = Arc::clone(&recorder);
-            async move { recorder.record(messages).await }
-        };
-        let options = Options {
-            max_held: MAX_HELD,
-            drain: DRAIN,
-        };
-        let mut stages: JoinSet<Result<(), bus::Error>> = JoinSet::new();
-        let end = stop.clone();
-        stages.spawn(async move { bus.work_off_batches(LEDGER, options, BATCH, LINGER, end, record).await });
-        let end = stop.clone();
-        stages.spawn(async move {
-            releaser.run(&end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            rescuer.run(&end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            replayer.run(&end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            reconciler.run(&end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            announcer.run(&end).await;
-            Ok(())
-        });
-        if let Some(mailer) = mailer {
-            let end = stop.clone();
-            stages.spawn(async move {
-                mailer.run(&end).await;
-                Ok(())
-            });
-        }
-        let end = stop.clone();
-        stages.spawn(async move {
-            retention.run(&end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            partitions.keep_ahead(&clock, &end).await;
-            Ok(())
-        });
-        let end = stop.clone();
-        stages.spawn(async move {
-            observer.run(&end).await;
-            Ok(())
-        });
+        stages.spawn(until(end(), async move |end| observer.run(end).await));
+        stages.spawn(until(end(), async move |end| partitions.keep_ahead(&clock, end).await));
 
         let mut outcome = Ok(());
         while let Some(ended) = stages.join_next().await {
@@ -281,4 +265,22 @@ impl Service for RetryScheduler {
         store.close().await;
         outcome
     }
+}
+
+async fn record(bus: Bus, recorder: Arc<Recorder>, stop: CancellationToken) -> Result<(), bus::Error> {
+    let options = Options {
+        max_held: MAX_HELD,
+        drain: DRAIN,
+    };
+    let record = move |messages| {
+        let recorder = Arc::clone(&recorder);
+        async move { recorder.record(messages).await }
+    };
+    bus.work_off_batches(LEDGER, options, BATCH, LINGER, stop, record).await
+}
+
+/// A stage that runs until it is told to stop.
+async fn until(stop: CancellationToken, stage: impl AsyncFnOnce(&CancellationToken)) -> Result<(), bus::Error> {
+    stage(&stop).await;
+    Ok(())
 }

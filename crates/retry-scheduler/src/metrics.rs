@@ -9,7 +9,16 @@ use opentelemetry::{KeyValue, global};
 use store::pending_deliveries::Count;
 
 /// The states of a pending delivery, so that one nobody is in reads 0.
-const STATES: [&str; 5] = ["scheduled", "released", "parked", "held", "dead"];
+const STATES: [&str; 8] = [
+    "scheduled",
+    "released",
+    "parked",
+    "held",
+    "queued",
+    "behind",
+    "dead",
+    "cancelled",
+];
 
 /// The instruments. Cloning is cheap; clones count together.
 #[derive(Debug, Clone)]
@@ -25,6 +34,7 @@ pub struct Metrics {
     missing: Gauge<u64>,
     unchecked: Gauge<f64>,
     repaired: Counter<u64>,
+    cancelled: Counter<u64>,
     expired: Counter<u64>,
     replayed: Counter<u64>,
     told: Counter<u64>,
@@ -87,6 +97,10 @@ impl Default for Metrics {
                 "posthaste_deliveries_expired",
                 "Deliveries, dead or waiting, that left the record with their event's day",
             ),
+            cancelled: counter(
+                "posthaste_deliveries_cancelled",
+                "Waiting deliveries that ended because their webhook was deleted",
+            ),
             replayed: counter(
                 "posthaste_deliveries_replayed",
                 "Deliveries made again, and dead letters discarded, by what was asked for",
@@ -146,6 +160,10 @@ impl Metrics {
 
     pub(crate) fn mailed(&self, outcome: &'static str) {
         self.mailed.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(crate) fn cancelled(&self, deliveries: u64) {
+        self.cancelled.add(deliveries, &[]);
     }
 
     pub(crate) fn repaired(&self, deliveries: u64) {

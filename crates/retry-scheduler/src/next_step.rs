@@ -142,6 +142,7 @@ mod tests {
             ladder: ladder.iter().copied().map(Duration::from_secs).collect(),
             fail_after: None,
             trial: None,
+            exchange: proto_schemas::ledger::Exchange::default(),
         }
     }
 

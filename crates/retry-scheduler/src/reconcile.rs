@@ -1,11 +1,12 @@
-//! Proves that every delivery owed is accounted for: accepted = delivered + waiting + dead + skipped.
+//! Proves that every delivery owed is accounted for: accepted = delivered + waiting + dead + skipped +
+//! cancelled.
 //!
 //! In: events on record. Out: `missing_deliveries`, which has to stay empty; and after `--repair-after`, those found
 //! there made due again.
 //!
 //! A delivery that nothing is on record of may still be on its way. It is missing when it can be nowhere any more, which
 //! takes three looks at the pipe, each only after the one before it:
-//! 1. EVENTS is worked off to some instant: every event before it has been fanned out, so its first duties were in
+//! 1. EVENTS is worked off to some message: every event before it has been fanned out, so its first duties were in
 //!    DELIVERIES by now, at or below the last sequence there.
 //! 2. The oldest message that DELIVERIES holds for the webhook is above that sequence: the duty is gone, and a duty goes
 //!    only after its ledger entry is stored.
@@ -16,7 +17,6 @@
 //! looks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::bus::{self, Bus};
@@ -26,12 +26,12 @@ use proto_schemas::stream::{DELIVERIES, EVENTS};
 use proto_schemas::subject;
 use store::Store;
 use store::reconciliation::{self, Unaccounted};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::catch_up;
 use crate::metrics::Metrics;
 use crate::patience::{Patience, chain};
+use crate::wake::Wake;
 
 /// Time between two looks: a lost delivery is found within a few of them.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ pub struct Reconciler {
     /// What time it is.
     pub clock: Clock,
     /// Wakes [`crate::release`].
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
     /// When a missing delivery is made due again.
     pub repair_after: Duration,
     /// For when Postgres is away.
@@ -143,7 +143,7 @@ impl Reconciler {
         };
 
         // 1. In this order: the sequence has to be read after the instant.
-        let fanned_out_to = EventKey::floor(self.bus.position(EVENTS).await?.worked_off_to);
+        let fanned_out_to = self.bus.position(EVENTS).await?.worked_off_to();
         let last_duty = self.bus.position(DELIVERIES).await?.last;
         self.recorder_catches_up().await?;
         let (to, open) = {
@@ -223,7 +223,7 @@ impl Reconciler {
         if repaired > 0 {
             tracing::warn!(repaired, "missing deliveries were made due again");
             self.metrics.repaired(repaired);
-            self.wake.notify_one();
+            self.wake.all();
         }
         self.metrics.reconciled(count, checked_to.accepted_at(), now);
         Ok(())

@@ -1,6 +1,7 @@
 //! Records ledger entries.
 //!
-//! In: batches of stream LEDGER. Out: rows, and a wake-up for [`crate::release`] where something may have become due.
+//! In: batches of stream LEDGER. Out: rows, and a wake-up for [`crate::release`] and [`crate::ordered`] where something may
+//! have become due.
 //!
 //! Guarantee: entries are acked when their rows are committed. Whatever Postgres is going through is waited out, the
 //! batch held meanwhile. An entry that can never be recorded (bytes nobody can read, values no column takes) is set
@@ -14,6 +15,8 @@
 //! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
 //!   That makes the order within a batch immaterial, too.
 //! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.
+//! - Deliveries that are kept back, held ones and those that go out in order, get their rows with their event, if that
+//!   was not on record before: told again, it would bring back what was delivered since.
 //! - A webhook's failures are counted under a lock on its row, and only by attempts that were not on record before.
 //!
 //! A webhook that its failures stop ([`crate::health`]) is noted in the outbox, from where config-api's relay brings its
@@ -33,16 +36,15 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use proto_schemas::delivery::TrialKind;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
-use proto_schemas::ledger::{AttemptFinished, DeliveryDeferred, EventAccepted, EventRejected, Fact, Outcome};
+use proto_schemas::ledger::{AttemptFinished, Deferral, DeliveryDeferred, EventAccepted, EventRejected, Fact, Outcome};
 use proto_schemas::operational::is_operational;
 use proto_schemas::stream::config_key::Key;
 use store::attempts::{Added, AttemptKey, NewAttempt};
 use store::operational_events::OperationalEvent;
 use store::partitions::day;
-use store::pending_deliveries::{Parking, Step};
+use store::pending_deliveries::{Deferred, KeptBack, Step, Then};
 use store::poisoned_entries::PoisonedEntry;
 use store::{Connection, Error, Store};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::health::{self, News};
@@ -51,6 +53,7 @@ use crate::next_step::{self, NextStep, later};
 use crate::operational;
 use crate::partitions::Partitions;
 use crate::patience::{Patience, Stopped, chain};
+use crate::wake::Wake;
 
 /// Most facts of one transaction: beyond it, a row gets no cheaper.
 const FACTS: usize = 1000;
@@ -79,8 +82,8 @@ pub struct Recorder {
     pub clock: Clock,
     /// Of the tables written.
     pub partitions: Arc<Partitions>,
-    /// Wakes [`crate::release`].
-    pub wake: Arc<Notify>,
+    /// Wakes [`crate::release`] and [`crate::ordered`].
+    pub wake: Wake,
     /// For when Postgres is away.
     pub patience: Patience,
     /// What is counted.
@@ -164,7 +167,7 @@ impl Recorder {
         self.partitions.ensure(rows.days()).await?;
 
         let mut transaction = self.store.begin().await?;
-        store::events::insert(&mut transaction, &rows.accepted).await?;
+        let new = store::events::insert(&mut transaction, &rows.accepted).await?;
         let rejected = store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
@@ -174,14 +177,23 @@ impl Recorder {
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
         store::pending_deliveries::replay::supersede(&mut transaction, &ended).await?;
         let deferred = rows.deferred.len();
-        store::pending_deliveries::park(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        store::pending_deliveries::defer(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        let kept_back = kept_back(rows.accepted.iter().filter(|fact| new.contains(&fact.event.key)));
+        let (held, ordered) = (rows.holds, kept_back.iter().any(|row| row.key.is_some()));
+        store::pending_deliveries::keep_back(&mut transaction, kept_back, now).await?;
         rows.note_health(&mut transaction, &added, &mut raised).await?;
         store::operational_events::insert(&mut transaction, &raised).await?;
         transaction.commit().await?;
 
-        // A delivery is due, or a parked one may follow one that is done. A newly parked one waits for a second at least.
+        // A delivery is due, or one that waits may follow one that is done. A newly parked one waits for a second at least;
+        // a newly held one may be late, and its webhook active again.
         if settled + stepped > 0 {
-            self.wake.notify_one();
+            self.wake.all();
+        } else if ordered {
+            self.wake.ordered.notify_one();
+        }
+        if held {
+            self.wake.release.notify_one();
         }
         self.metrics.batch(part.len(), begun.elapsed());
         self.metrics.recorded("event_accepted", rows.accepted.len());
@@ -296,7 +308,9 @@ struct Rows<'a> {
     checks: Vec<&'a AttemptFinished>,
     /// Attempts that delivered and may have a pending row to be removed.
     delivered: Vec<AttemptRef>,
-    deferred: Vec<Parking>,
+    deferred: Vec<Deferred>,
+    /// Whether one of these, or an event's delivery, is held.
+    holds: bool,
 }
 
 impl<'a> Rows<'a> {
@@ -304,7 +318,10 @@ impl<'a> Rows<'a> {
         let mut rows = Self::default();
         for entry in entries {
             match &entry.fact {
-                Fact::EventAccepted(fact) => rows.accepted.push(fact),
+                Fact::EventAccepted(fact) => {
+                    rows.holds |= !fact.held.is_empty();
+                    rows.accepted.push(fact);
+                }
                 Fact::EventRejected(fact) => rows.rejected.push(fact),
                 Fact::AttemptFinished(fact) => rows.attempt(fact, now),
                 Fact::DeliveryDeferred(fact) => rows.defer(fact, now),
@@ -353,10 +370,16 @@ impl<'a> Rows<'a> {
     }
 
     fn defer(&mut self, fact: &DeliveryDeferred, now: Timestamp) {
-        self.deferred.push(Parking {
+        let then = match fact.kind {
+            Deferral::Park => Then::Parked(later(now, fact.retry_in.clamp(PARKED_MIN, PARKED_MAX))),
+            Deferral::Hold => Then::Held,
+            Deferral::Cancel => Then::Cancelled,
+        };
+        self.holds |= then == Then::Held;
+        self.deferred.push(Deferred {
             attempt: fact.attempt,
             reason: fact.reason.clone(),
-            due_at: later(now, fact.retry_in.clamp(PARKED_MIN, PARKED_MAX)),
+            then,
         });
     }
 
@@ -458,6 +481,24 @@ impl<'a> Rows<'a> {
         let attempts = self.attempts.iter().map(|new| new.fact.attempt.event);
         events.chain(attempts).map(day)
     }
+}
+
+/// The deliveries of these events that no duty was made for.
+fn kept_back<'a>(facts: impl Iterator<Item = &'a &'a EventAccepted>) -> Vec<KeptBack> {
+    let mut rows = Vec::new();
+    for fact in facts {
+        let row = |webhook| KeptBack {
+            event: fact.event.key,
+            project: fact.event.project,
+            webhook,
+            key: fact.ordered.iter().find(|(it, _)| *it == webhook).map(|(_, key)| *key),
+            held: fact.held.contains(&webhook).then_some("the webhook is paused"),
+        };
+        let ordered = fact.ordered.iter().map(|(webhook, _)| *webhook);
+        rows.extend(fact.held.iter().copied().map(row));
+        rows.extend(ordered.filter(|webhook| !fact.held.contains(webhook)).map(row));
+    }
+    rows
 }
 
 /// Whether the delivery may have a row in `pending_deliveries`. One that succeeds straight from ingest, at its first

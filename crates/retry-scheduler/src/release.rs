@@ -1,8 +1,13 @@
 //! Hands deliveries to dispatcher again when they are due.
 //!
-//! In: `scheduled` rows whose time has come, and the oldest `parked` rows of each webhook as room is made: one at a time
-//! where its attempts have failed of late, since one is enough to see whether they still do. Out: `DeliveryDue` to stream
-//! DELIVERIES, and the rows `released`.
+//! In: `scheduled` rows whose time has come, the oldest `parked` rows of each webhook as room is made, and the oldest `held`
+//! ones of each that is active again, no faster than it wants; one at a time where its attempts have failed of late, since
+//! one is enough to see whether they still do. Out: `DeliveryDue` to stream DELIVERIES, and the rows
+//! `released`. A row whose webhook gets nothing just now is `held`, and one whose webhook is gone `cancelled`: that is
+//! known from the definitions in memory, and where they are behind, dispatcher says the same.
+//!
+//! A held row that is recorded after its webhook was resumed is seen by the next look, like any other: what is asked is
+//! not what has changed, but which of those that have held rows are active.
 //!
 //! Guarantee: a row says `released` only when JetStream has the duty. Rows are locked from claim to commit, so no two
 //! processes release the same one.
@@ -19,24 +24,29 @@ use std::time::Duration;
 
 use common::bus::{self, Bus};
 use common::clock::Clock;
+use common::definitions::Definitions;
+use common::model::Standing;
 use futures::future::join_all;
+use jiff::Timestamp;
+use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
-use proto_schemas::id::{AttemptRef, EventKey};
+use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::subject;
 use store::attempts::{self, AttemptKey};
-use store::pending_deliveries::{self, Room, Step};
-use store::{Store, Transaction, events};
-use tokio::sync::Notify;
+use store::pending_deliveries::{self, Deferred, Drain, Room, Step, Then};
+use store::{Connection, Store, Transaction, drains, events};
 use tokio_util::sync::CancellationToken;
 
 use crate::catch_up;
+use crate::drain::{self, Allowance};
 use crate::metrics::Metrics;
 use crate::next_step::later;
 use crate::patience::{Patience, chain};
+use crate::wake::Wake;
 
 /// Most deliveries of one transaction.
-const CLAIM: u32 = 500;
+pub(crate) const CLAIM: u32 = 500;
 
 /// Failed attempts in a row from which on a webhook's parked deliveries are released one by one: dispatcher, whose breaker
 /// opens by then, would send the others back. The first that is delivered ends it.
@@ -52,7 +62,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(20);
 
 /// How long to wait after something went wrong.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// The stage.
 #[derive(Debug)]
@@ -63,8 +73,10 @@ pub struct Releaser {
     pub bus: Bus,
     /// What time it is.
     pub clock: Clock,
+    /// Which webhooks get anything.
+    pub definitions: Arc<Definitions>,
     /// Notified when something may have become due.
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
     /// Parked deliveries of one webhook that may be released at once.
     pub per_webhook: u32,
     /// When to begin to doubt that a released one is still on its way.
@@ -78,8 +90,17 @@ pub struct Releaser {
 /// When to look again.
 enum Next {
     AtOnce,
-    WhenDue,
+    WhenDue(Option<Timestamp>),
     AfterPause,
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// How many rows were claimed, of the kind that had most.
+    pub claimed: usize,
+    /// When the next held delivery may go that has to wait for its drain.
+    pub drains_at: Option<Timestamp>,
 }
 
 /// Why nothing more could be released just now.
@@ -88,6 +109,9 @@ pub enum Error {
     /// Postgres did not do what was asked.
     #[error("rows could not be claimed or written")]
     Store(#[from] store::Error),
+    /// JetStream did not say what it holds.
+    #[error("the streams could not be looked at")]
+    Position(#[source] bus::Error),
     /// JetStream did not take a duty.
     #[error("{failed} of {claimed} duties were not stored, at least")]
     Bus {
@@ -111,7 +135,7 @@ impl Releaser {
             let wait = async {
                 match next {
                     Next::AtOnce => {}
-                    Next::WhenDue => self.rest().await,
+                    Next::WhenDue(drains_at) => self.rest(drains_at).await,
                     Next::AfterPause => tokio::time::sleep(PAUSE).await,
                 }
             };
@@ -139,8 +163,8 @@ impl Releaser {
         }
         match self.look().await {
             // There may be more.
-            Ok(claimed) if claimed >= CLAIM as usize => Next::AtOnce,
-            Ok(_) => Next::WhenDue,
+            Ok(looked) if looked.claimed >= CLAIM as usize => Next::AtOnce,
+            Ok(looked) => Next::WhenDue(looked.drains_at),
             Err(Error::Store(error)) => {
                 *certain = false;
                 self.patience.fault(&error);
@@ -154,18 +178,22 @@ impl Releaser {
     }
 
     /// Waits until there may be something to release.
-    async fn rest(&self) {
-        let pause = self.until_next_due().await;
+    async fn rest(&self, drains_at: Option<Timestamp>) {
+        let mut pause = self.until_next_due().await;
+        if let Some(drains_at) = drains_at {
+            let wait = Duration::try_from(drains_at.duration_since(self.clock.now())).unwrap_or_default();
+            pause = pause.min(wait);
+        }
         tokio::time::sleep(REST).await;
         // A wake-up that came meanwhile ends the wait at once.
-        let _ = tokio::time::timeout(pause, self.wake.notified()).await;
+        let _ = tokio::time::timeout(pause, self.wake.release.notified()).await;
     }
 
-    /// Releases what is due now, as far as one transaction for each kind goes; tells how many rows the larger one had.
+    /// Releases what is due now, as far as one transaction for each kind goes.
     ///
     /// # Errors
     /// [`Error`]; what was released before is committed.
-    pub async fn look(&self) -> Result<usize, Error> {
+    pub async fn look(&self) -> Result<Looked, Error> {
         let mut transaction = self.store.begin().await?;
         let scheduled = pending_deliveries::claim_scheduled(&mut transaction, self.clock.now(), CLAIM).await?;
         let mut claimed = scheduled.len();
@@ -173,15 +201,73 @@ impl Releaser {
 
         let mut transaction = self.store.begin().await?;
         let now = self.clock.now();
-        let room = Room {
-            per_webhook: self.per_webhook,
-            one_from: PROBED_FROM,
-        };
-        let parked = pending_deliveries::claim_parked(&mut transaction, now, room, CLAIM).await?;
+        let parked = pending_deliveries::claim_parked(&mut transaction, now, self.room(), CLAIM).await?;
         claimed = claimed.max(parked.len());
         self.release(transaction, "parked", parked).await?;
+
+        let (held, drains_at) = self.drain().await?;
         self.patience.well();
-        Ok(claimed)
+        Ok(Looked {
+            claimed: claimed.max(held),
+            drains_at,
+        })
+    }
+
+    /// How many of one webhook may be released at once.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            per_webhook: self.per_webhook,
+            one_from: PROBED_FROM,
+        }
+    }
+
+    /// Releases held deliveries of webhooks that are active; those that go out in order get their turn instead. Tells how
+    /// many, and when the next may go that has to wait for its drain.
+    async fn drain(&self) -> Result<(usize, Option<Timestamp>), Error> {
+        let mut transaction = self.store.begin().await?;
+        let held = pending_deliveries::webhooks_held(&mut transaction).await?;
+        let active: Vec<Arc<Webhook>> = held
+            .into_iter()
+            .filter_map(|webhook| self.definitions.webhook(webhook))
+            .filter(|webhook| Standing::of(webhook) == Standing::Active)
+            .collect();
+        if active.is_empty() {
+            transaction.rollback().await?;
+            return Ok((0, None));
+        }
+        let now = self.clock.now();
+        let mut paced: HashMap<WebhookId, Allowance> = HashMap::new();
+        let drains = async |connection: &mut Connection| {
+            let (drains, allowances) = drains_of(connection, &active, now).await?;
+            paced = allowances;
+            Ok(drains)
+        };
+        let claimed = pending_deliveries::claim_held(&mut transaction, drains, now, self.room(), CLAIM).await?;
+        let mut taken: HashMap<WebhookId, u32> = HashMap::new();
+        for claimed in &claimed {
+            *taken.entry(claimed.attempt.webhook).or_default() += 1;
+        }
+        let next: Vec<(WebhookId, Timestamp)> = paced
+            .into_iter()
+            .map(|(webhook, allowance)| (webhook, allowance.next_at(taken.get(&webhook).copied().unwrap_or(0))))
+            .collect();
+        let drains_at = next.iter().map(|(_, next_at)| *next_at).min();
+        if claimed.is_empty() {
+            transaction.rollback().await?;
+            return Ok((0, drains_at));
+        }
+        drains::note(&mut transaction, &next).await?;
+        let attempts = |ordered: bool| -> Vec<AttemptRef> {
+            let of_kind = claimed.iter().filter(|claimed| claimed.ordered == ordered);
+            of_kind.map(|claimed| claimed.attempt).collect()
+        };
+        let (ordered, due) = (attempts(true), attempts(false));
+        pending_deliveries::enqueue(&mut transaction, &ordered, now).await?;
+        self.release(transaction, "held", due).await?;
+        if !ordered.is_empty() {
+            self.wake.ordered.notify_one();
+        }
+        Ok((claimed.len(), drains_at))
     }
 
     /// How long nothing scheduled becomes due, at most until the next sweep.
@@ -201,16 +287,16 @@ impl Releaser {
         }
     }
 
-    async fn release(
+    /// Releases the deliveries whose rows `transaction` has locked, and commits it.
+    pub(crate) async fn release(
         &self,
         mut transaction: Transaction,
         was: &'static str,
         claimed: Vec<AttemptRef>,
     ) -> Result<(), Error> {
-        if claimed.is_empty() {
-            return Ok(transaction.rollback().await?);
-        }
-        let count = claimed.len();
+        let (count, now) = (claimed.len(), self.clock.now());
+        let (set_aside, claimed) = self.set_aside(claimed);
+        pending_deliveries::set_aside(&mut transaction, set_aside, now).await?;
         let mut due = self.settle_made(&mut transaction, claimed).await?;
         // Deliveries of one event stand together, so that each event is read once.
         due.sort_by_key(|attempt| attempt.event);
@@ -250,6 +336,32 @@ impl Releaser {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Tells the deliveries that are not to go, by what is known of their webhooks, from those that are. What is not known
+    /// is left to dispatcher.
+    fn set_aside(&self, claimed: Vec<AttemptRef>) -> (Vec<Deferred>, Vec<AttemptRef>) {
+        let (mut set_aside, mut due) = (Vec::new(), Vec::with_capacity(claimed.len()));
+        for attempt in claimed {
+            let standing = self
+                .definitions
+                .webhook(attempt.webhook)
+                .map_or(Standing::Active, |webhook| Standing::of(&webhook));
+            let (reason, then) = match standing {
+                Standing::Active => {
+                    due.push(attempt);
+                    continue;
+                }
+                Standing::Held(reason) => (reason, Then::Held),
+                Standing::Gone(reason) => (reason, Then::Cancelled),
+            };
+            set_aside.push(Deferred {
+                attempt,
+                reason: reason.to_owned(),
+                then,
+            });
+        }
+        (set_aside, due)
     }
 
     /// Looks whether an attempt to be released has been made already, and moves its row on if so. Gives back the others.
@@ -327,6 +439,35 @@ impl Releaser {
             }
         }
     }
+}
+
+/// How many held deliveries of each webhook may go now, and what its drain allows where it has one.
+async fn drains_of(
+    connection: &mut Connection,
+    active: &[Arc<Webhook>],
+    now: Timestamp,
+) -> Result<(Vec<Drain>, HashMap<WebhookId, Allowance>), store::Error> {
+    let with_rate: Vec<WebhookId> = active
+        .iter()
+        .filter(|webhook| webhook.drain_rate.is_some())
+        .map(|webhook| webhook.id)
+        .collect();
+    let noted = drains::find(connection, &with_rate).await?;
+    let mut allowances = HashMap::new();
+    let drains = active
+        .iter()
+        .map(|webhook| {
+            let allowance = webhook
+                .drain_rate
+                .map(|rate| drain::allowance(rate, noted.get(&webhook.id).copied(), now));
+            allowances.extend(allowance.map(|allowance| (webhook.id, allowance)));
+            Drain {
+                webhook: webhook.id,
+                most: allowance.map_or(CLAIM, |allowance| allowance.most),
+            }
+        })
+        .collect();
+    Ok((drains, allowances))
 }
 
 /// What became of the duties published.

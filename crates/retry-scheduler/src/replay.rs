@@ -13,7 +13,6 @@
 //!
 //! A replay that is cancelled makes no more; what is not under way is withdrawn, as if it had never been made.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::clock::Clock;
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::next_step::later;
 use crate::patience::{Patience, chain};
+use crate::wake::Wake;
 
 /// Most deliveries made in one transaction, and most withdrawn or put away.
 const PAGE: u32 = 500;
@@ -76,7 +76,7 @@ pub struct Replayer {
     /// What time it is.
     pub clock: Clock,
     /// Wakes [`crate::release`].
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
     /// Deliveries that all replays together begin in a second.
     pub per_second: u32,
     /// For when Postgres is away.
@@ -256,7 +256,7 @@ impl Replayer {
 
         let made = progress.made - before;
         if made > 0 && replay.kind == Kind::Replay {
-            self.wake.notify_one();
+            self.wake.release.notify_one();
         }
         self.metrics.replayed(replay.kind.as_str(), made);
         if progress.finished_at.is_some() {

@@ -12,7 +12,6 @@
 //! must still be in the release that was lost.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::bus::{self, Bus};
@@ -21,13 +20,13 @@ use proto_schemas::id::{AttemptRef, ProjectId, WebhookId};
 use proto_schemas::stream::DELIVERIES;
 use proto_schemas::subject;
 use store::{Store, pending_deliveries};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::catch_up;
 use crate::metrics::Metrics;
 use crate::next_step::later;
 use crate::patience::{Patience, chain};
+use crate::wake::Wake;
 
 /// Most rows of one look.
 const LOOK_AT: u32 = 1000;
@@ -49,7 +48,7 @@ pub struct Rescuer {
     /// What time it is.
     pub clock: Clock,
     /// Wakes [`crate::release`].
-    pub wake: Arc<Notify>,
+    pub wake: Wake,
     /// When to begin to doubt that a released delivery is still on its way.
     pub doubt_after: Duration,
     /// For when Postgres is away.
@@ -127,7 +126,7 @@ impl Rescuer {
         transaction.commit().await?;
         if rescued > 0 {
             self.metrics.rescued(rescued);
-            self.wake.notify_one();
+            self.wake.all();
         }
         Ok(rescued)
     }

@@ -2,11 +2,12 @@
 //! with the partition of its event's day.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use proto_schemas::delivery::TrialKind;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
-use proto_schemas::ledger::{AttemptFinished, Outcome};
+use proto_schemas::ledger::{AttemptFinished, Outcome, TlsFault};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -79,18 +80,23 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
              INSERT INTO attempts (event_key, webhook_id, run, attempt, project_id, event_id, event_type,
                                    webhook_revision, started_at, duration_us, outcome, status, error_class, error,
                                    next_attempt_at, response_headers, response_body, response_truncated,
-                                   request_sha256, handed_out, trial)
+                                   request_sha256, handed_out, trial, dns_us, connect_us, tls_us, first_byte_us, peer,
+                                   tls_fault, request_head, recorded)
              SELECT row.event_key, row.webhook_id, row.run, row.attempt, row.project_id, row.event_id, row.event_type,
                     row.webhook_revision, row.started_at, row.duration_us, row.outcome, row.status, row.error_class,
                     row.error, row.next_attempt_at, row.response_headers::jsonb, row.response_body,
-                    row.response_truncated, row.request_sha256, row.handed_out, row.trial
+                    row.response_truncated, row.request_sha256, row.handed_out, row.trial, row.dns_us, row.connect_us,
+                    row.tls_us, row.first_byte_us, row.peer, row.tls_fault, row.request_head,
+                    (SELECT pg_current_xact_id()::text::bigint)
              FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::uuid[], $6::text[], $7::text[],
                          $8::bigint[], $9::timestamptz[], $10::integer[], $11::text[], $12::smallint[], $13::text[],
                          $14::text[], $15::timestamptz[], $16::text[], $17::bytea[], $18::boolean[], $19::bytea[],
-                         $20::integer[], $21::text[])
+                         $20::integer[], $21::text[], $22::integer[], $23::integer[], $24::integer[], $25::integer[],
+                         $26::text[], $27::text[], $28::integer[])
                   AS row (event_key, webhook_id, run, attempt, project_id, event_id, event_type, webhook_revision,
                           started_at, duration_us, outcome, status, error_class, error, next_attempt_at,
-                          response_headers, response_body, response_truncated, request_sha256, handed_out, trial)
+                          response_headers, response_body, response_truncated, request_sha256, handed_out, trial,
+                          dns_us, connect_us, tls_us, first_byte_us, peer, tls_fault, request_head)
              ON CONFLICT DO NOTHING
              RETURNING event_key, webhook_id, run, attempt, outcome, trial, started_at, duration_us
          )
@@ -123,6 +129,13 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
         &columns.request_digests as _,
         &columns.handed_out,
         &columns.trials as _,
+        &columns.dns as _,
+        &columns.connects as _,
+        &columns.tls as _,
+        &columns.first_bytes as _,
+        &columns.peers as _,
+        &columns.tls_faults as _,
+        &columns.request_heads as _,
     )
     .fetch_all(connection)
     .await?;
@@ -168,6 +181,13 @@ struct Columns<'a> {
     request_digests: Vec<&'a [u8]>,
     handed_out: Vec<i32>,
     trials: Vec<Option<&'static str>>,
+    dns: Vec<Option<i32>>,
+    connects: Vec<Option<i32>>,
+    tls: Vec<Option<i32>>,
+    first_bytes: Vec<Option<i32>>,
+    peers: Vec<Option<String>>,
+    tls_faults: Vec<Option<&'static str>>,
+    request_heads: Vec<Option<i32>>,
 }
 
 impl<'a> Columns<'a> {
@@ -182,8 +202,7 @@ impl<'a> Columns<'a> {
         self.webhook_revisions
             .push(i64::try_from(fact.webhook_revision).unwrap_or(i64::MAX));
         self.started_at.push(to_sql(fact.started_at));
-        self.durations
-            .push(i32::try_from(fact.duration.as_micros()).unwrap_or(i32::MAX));
+        self.durations.push(micros(fact.duration));
         self.outcomes.push(match fact.outcome {
             Outcome::Delivered => "delivered",
             Outcome::Failed | Outcome::FailedForGood => "failed",
@@ -202,7 +221,19 @@ impl<'a> Columns<'a> {
         self.request_digests.push(&fact.request_sha256);
         self.handed_out.push(counter(fact.handed_out));
         self.trials.push(fact.trial.map(TrialKind::as_str));
+        let exchange = &fact.exchange;
+        self.dns.push(exchange.timings.dns.map(micros));
+        self.connects.push(exchange.timings.connect.map(micros));
+        self.tls.push(exchange.timings.tls.map(micros));
+        self.first_bytes.push(exchange.timings.first_byte.map(micros));
+        self.peers.push(exchange.peer.map(|peer| peer.to_string()));
+        self.tls_faults.push(exchange.tls_fault.map(TlsFault::as_str));
+        self.request_heads.push(exchange.request_head.map(u32::cast_signed));
     }
+}
+
+fn micros(duration: Duration) -> i32 {
+    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
 }
 
 /// `[["name", "value"], …]`: a name may come more than once, and their order is kept.

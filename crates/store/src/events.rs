@@ -2,7 +2,7 @@
 //! by retry-scheduler, never changed; leaves with its day's partition.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use proto_schemas::event::Event;
@@ -16,39 +16,48 @@ use crate::time::{from_sql, to_sql};
 use crate::value::text;
 use crate::{Connection, Error};
 
-/// Adds the events that are not there yet; tells how many those were.
+/// Adds the events that are not there yet. Tells which of those have deliveries that are kept back: held, or ordered.
 ///
 /// Rows are written in the order of their keys, so that two transactions with the same events wait for each other
 /// rather than each for the other.
 ///
 /// # Errors
 /// [`Error::NoPartition`] where a day has no partition; any other [`Error`].
-pub async fn insert(connection: &mut Connection, facts: &[&EventAccepted]) -> Result<u64, Error> {
+pub async fn insert(connection: &mut Connection, facts: &[&EventAccepted]) -> Result<HashSet<EventKey>, Error> {
     if facts.is_empty() {
-        return Ok(0);
+        return Ok(HashSet::new());
     }
     let mut facts = facts.to_vec();
     facts.sort_by_key(|fact| fact.event.key);
 
     let mut columns = Columns::default();
-    for fact in facts {
+    for fact in &facts {
         columns.push(fact);
     }
-    let inserted = sqlx::query!(
+    let kept_back: Vec<Uuid> = facts
+        .iter()
+        .filter(|fact| !fact.held.is_empty() || !fact.ordered.is_empty())
+        .map(|fact| fact.event.key.as_uuid())
+        .collect();
+    let added = sqlx::query_scalar!(
         "-- events::insert
-         INSERT INTO events (key, id, project_id, type, occurred_at, accepted_at, attributes, content_type, payload,
-                             traceparent, owed, skipped, skip_reasons, warnings)
-         SELECT row.key, row.id, row.project_id, row.type, row.occurred_at, row.accepted_at, row.attributes::jsonb,
-                row.content_type, row.payload, row.traceparent,
-                ($11::uuid[])[row.owed_from:row.owed_to], ($12::uuid[])[row.skipped_from:row.skipped_to],
-                string_to_array(row.skip_reasons, ','), ($18::text[])[row.warnings_from:row.warnings_to]
-         FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                     $8::text[], $9::bytea[], $10::text[], $13::integer[], $14::integer[], $15::integer[],
-                     $16::integer[], $17::text[], $19::integer[], $20::integer[])
-              AS row (key, id, project_id, type, occurred_at, accepted_at, attributes,
-                      content_type, payload, traceparent, owed_from, owed_to, skipped_from,
-                      skipped_to, skip_reasons, warnings_from, warnings_to)
-         ON CONFLICT DO NOTHING",
+         WITH added AS (
+             INSERT INTO events (key, id, project_id, type, occurred_at, accepted_at, attributes, content_type, payload,
+                                 traceparent, owed, skipped, skip_reasons, warnings)
+             SELECT row.key, row.id, row.project_id, row.type, row.occurred_at, row.accepted_at, row.attributes::jsonb,
+                    row.content_type, row.payload, row.traceparent,
+                    ($11::uuid[])[row.owed_from:row.owed_to], ($12::uuid[])[row.skipped_from:row.skipped_to],
+                    string_to_array(row.skip_reasons, ','), ($18::text[])[row.warnings_from:row.warnings_to]
+             FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+                         $8::text[], $9::bytea[], $10::text[], $13::integer[], $14::integer[], $15::integer[],
+                         $16::integer[], $17::text[], $19::integer[], $20::integer[])
+                  AS row (key, id, project_id, type, occurred_at, accepted_at, attributes,
+                          content_type, payload, traceparent, owed_from, owed_to, skipped_from,
+                          skipped_to, skip_reasons, warnings_from, warnings_to)
+             ON CONFLICT DO NOTHING
+             RETURNING key
+         )
+         SELECT key FROM added WHERE key = ANY ($21)",
         &columns.keys,
         &columns.ids as _,
         &columns.projects,
@@ -69,10 +78,11 @@ pub async fn insert(connection: &mut Connection, facts: &[&EventAccepted]) -> Re
         &columns.warnings.all as _,
         &columns.warnings.from,
         &columns.warnings.to,
+        &kept_back,
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(inserted.rows_affected())
+    Ok(added.into_iter().map(EventKey::from_uuid).collect())
 }
 
 /// One array per column.

@@ -1,18 +1,28 @@
-//! `pending_deliveries`: the deliveries that were not settled by their first attempt. Written by retry-scheduler alone.
+//! `pending_deliveries`: the deliveries that were not settled by their first attempt, or that have to wait for it. Written
+//! by retry-scheduler alone.
 //!
 //! | state | who moves it there | what moves it on |
 //! |---|---|---|
 //! | `scheduled` | the recorder, when an attempt failed and another is to come | release, at `due_at` |
 //! | `parked` | the recorder, when the webhook's lane had no room | release, in its turn, from `due_at` on |
+//! | `held` | the recorder or release, when the webhook gets nothing just now | release, in its turn, once the webhook is active |
+//! | `queued` | the recorder: it goes out in order, and nothing is known to come before it | release, if so |
+//! | `behind` | the recorder: it goes out in order, and another of its key comes before it | whoever settles that one |
 //! | `released` | release, when the duty is in stream DELIVERIES | the recorder, when it hears of the attempt; rescue, if nothing is heard |
 //! | `dead` | the recorder, when no attempt is left | nobody |
+//! | `cancelled` | the recorder or release, when the webhook was deleted | the recorder, should the receiver have it after all |
 //! | no row | the recorder, when the event was delivered | |
+//!
+//! `dead`, `cancelled` and no row are settled; everything else waits for something.
 //!
 //! Facts reach the recorder more than once and, from two recorders, in any order. So every statement that applies one
 //! says by attempt and release how far the row must have come for the fact to be news, and does nothing otherwise.
 //!
 //! Batches are written in the order of their keys, so that two transactions with the same rows wait for each other
 //! rather than each for the other.
+//!
+//! - [`claims`]: which rows may be released
+//! - [`kept_back`]: rows of deliveries that nobody has tried yet: held ones, and those that go out in order
 
 pub mod replay;
 
@@ -23,6 +33,15 @@ use uuid::Uuid;
 use crate::time::{from_sql, to_sql};
 use crate::value::{counter, from_counter, text};
 use crate::{Connection, Error};
+
+mod claims;
+mod kept_back;
+
+pub use self::claims::{
+    Claimed, Drain, Room, claim_held, claim_ordered, claim_parked, claim_scheduled, queued_from, webhooks_held,
+    webhooks_queued, webhooks_waiting,
+};
+pub use self::kept_back::{KeptBack, KeyPlace, cancel_all, enqueue, keep_back, promote_forgotten, set_aside};
 
 /// Identity of a row: one event owed to one webhook, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,15 +75,43 @@ pub struct Step {
     pub due_at: Option<Timestamp>,
 }
 
-/// A delivery whose lane had no room.
+/// A delivery of which no attempt was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parking {
+pub struct Deferred {
     /// The attempt that was not made, in its release.
     pub attempt: AttemptRef,
     /// Why, in a few words.
     pub reason: String,
-    /// From when on it may be released.
-    pub due_at: Timestamp,
+    /// What becomes of it.
+    pub then: Then,
+}
+
+/// What becomes of a delivery of which no attempt was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is parked, and may be released from this instant on.
+    Parked(Timestamp),
+    /// It is held until its webhook is active.
+    Held,
+    /// It ends.
+    Cancelled,
+}
+
+impl Then {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Parked(_) => "parked",
+            Self::Held => "held",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    const fn due_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Parked(due_at) => Some(due_at),
+            Self::Held | Self::Cancelled => None,
+        }
+    }
 }
 
 /// Arrays that name attempts, one per column.
@@ -105,7 +152,8 @@ fn one_each<T>(mut entries: Vec<T>, reference: impl Fn(&T) -> &AttemptRef) -> Ve
     entries
 }
 
-/// Removes the deliveries these attempts have ended well, unless a later attempt is under way; tells how many.
+/// Removes the deliveries these attempts have ended well, unless a later attempt is under way; tells how many. What was
+/// behind them is the next of its key.
 ///
 /// # Errors
 /// Any [`Error`].
@@ -121,19 +169,22 @@ pub async fn settle(connection: &mut Connection, delivered: &[AttemptRef]) -> Re
          DELETE FROM pending_deliveries AS delivery
          USING UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::integer[]) AS row (event_key, webhook_id, run, attempt)
          WHERE delivery.event_key = row.event_key AND delivery.webhook_id = row.webhook_id AND delivery.run = row.run
-           AND delivery.attempt <= row.attempt AND delivery.state <> 'dead'",
+           AND delivery.attempt <= row.attempt AND delivery.state <> 'dead'
+         RETURNING delivery.webhook_id, delivery.order_key",
         &row.events,
         &row.webhooks,
         &row.runs,
         &row.attempts,
     )
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(settled.rows_affected())
+    let freed = settled.iter().filter_map(|row| Some((row.webhook_id, row.order_key?)));
+    kept_back::promote(connection, freed).await?;
+    Ok(settled.len() as u64)
 }
 
 /// Schedules the next attempt, or ends the delivery as dead, unless a later attempt is under way; tells how many rows
-/// that changed. The attempts must be news: a delivery that was settled since has no row to tell it by.
+/// that changed. What was behind a dead one is the next of its key. The attempts must be news: a delivery that was settled since has no row to tell it by.
 ///
 /// # Errors
 /// Any [`Error`].
@@ -159,9 +210,10 @@ pub async fn step(connection: &mut Connection, steps: Vec<Step>, now: Timestamp)
          SET state = excluded.state, reason = excluded.reason, attempt = excluded.attempt,
              release = greatest(delivery.release, excluded.release), due_at = excluded.due_at,
              updated_at = excluded.updated_at
-         WHERE delivery.state <> 'dead'
+         WHERE delivery.state NOT IN ('dead', 'cancelled')
            AND (delivery.attempt < excluded.attempt
-                OR delivery.attempt = excluded.attempt AND excluded.state = 'dead')",
+                OR delivery.attempt = excluded.attempt AND excluded.state = 'dead')
+         RETURNING webhook_id, order_key, state",
         &row.events,
         &row.webhooks,
         &row.runs,
@@ -172,34 +224,43 @@ pub async fn step(connection: &mut Connection, steps: Vec<Step>, now: Timestamp)
         &reasons as _,
         to_sql(now),
     )
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(changed.rows_affected())
+    let freed = changed
+        .iter()
+        .filter(|row| row.state == "dead")
+        .filter_map(|row| Some((row.webhook_id, row.order_key?)));
+    kept_back::promote(connection, freed).await?;
+    Ok(changed.len() as u64)
 }
 
-/// Parks deliveries, unless the attempt has been made, or has been released again since; tells how many rows that
-/// changed.
+/// Parks, holds or cancels deliveries, unless the attempt has been made, or has been released again since; tells how many
+/// rows that changed. What was behind a cancelled one is the next of its key.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn park(connection: &mut Connection, parked: Vec<Parking>, now: Timestamp) -> Result<u64, Error> {
-    if parked.is_empty() {
+pub async fn defer(connection: &mut Connection, deferred: Vec<Deferred>, now: Timestamp) -> Result<u64, Error> {
+    if deferred.is_empty() {
         return Ok(0);
     }
-    let parked = one_each(parked, |parking| &parking.attempt);
-    let row: Attempts = parked.iter().map(|parking| &parking.attempt).collect();
-    let due_at: Vec<_> = parked.iter().map(|parking| to_sql(parking.due_at)).collect();
-    let reasons: Vec<_> = parked.iter().map(|parking| text(&parking.reason)).collect();
+    let deferred = one_each(deferred, |deferred| &deferred.attempt);
+    let row: Attempts = deferred.iter().map(|deferred| &deferred.attempt).collect();
+    let due_at: Vec<_> = deferred
+        .iter()
+        .map(|deferred| deferred.then.due_at().map(to_sql))
+        .collect();
+    let reasons: Vec<_> = deferred.iter().map(|deferred| text(&deferred.reason)).collect();
+    let states: Vec<_> = deferred.iter().map(|deferred| deferred.then.state()).collect();
     // A `scheduled` row with the very release that was deferred is one that rescue has given up waiting for.
     let changed = sqlx::query!(
-        "-- pending_deliveries::park
+        "-- pending_deliveries::defer
          INSERT INTO pending_deliveries AS delivery
                 (event_key, webhook_id, run, project_id, state, reason, attempt, release, due_at, updated_at)
-         SELECT row.event_key, row.webhook_id, row.run, row.project_id, 'parked', row.reason, row.attempt, row.release,
-                row.due_at, $9
+         SELECT row.event_key, row.webhook_id, row.run, row.project_id, row.state, row.reason, row.attempt, row.release,
+                row.due_at, $10
          FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[], $5::integer[], $6::integer[],
-                     $7::timestamptz[], $8::text[])
-              AS row (event_key, webhook_id, run, project_id, attempt, release, due_at, reason)
+                     $7::timestamptz[], $8::text[], $9::text[])
+              AS row (event_key, webhook_id, run, project_id, attempt, release, due_at, reason, state)
          WHERE NOT EXISTS (
              SELECT FROM attempts
              WHERE attempts.event_key = row.event_key AND attempts.webhook_id = row.webhook_id
@@ -207,22 +268,29 @@ pub async fn park(connection: &mut Connection, parked: Vec<Parking>, now: Timest
          ON CONFLICT (event_key, webhook_id, run) DO UPDATE
          SET state = excluded.state, reason = excluded.reason, release = excluded.release, due_at = excluded.due_at,
              updated_at = excluded.updated_at
-         WHERE delivery.state <> 'dead' AND delivery.attempt = excluded.attempt
+         WHERE delivery.state NOT IN ('dead', 'cancelled') AND delivery.attempt = excluded.attempt
            AND (delivery.release < excluded.release
-                OR delivery.release = excluded.release AND delivery.state IN ('released', 'scheduled'))",
+                OR delivery.release = excluded.release AND delivery.state IN ('released', 'scheduled'))
+         RETURNING webhook_id, order_key, state",
         &row.events,
         &row.webhooks,
         &row.runs,
         &row.projects,
         &row.attempts,
         &row.releases,
-        &due_at,
+        &due_at as _,
         &reasons as _,
+        &states as _,
         to_sql(now),
     )
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(changed.rows_affected())
+    let freed = changed
+        .iter()
+        .filter(|row| row.state == "cancelled")
+        .filter_map(|row| Some((row.webhook_id, row.order_key?)));
+    kept_back::promote(connection, freed).await?;
+    Ok(changed.len() as u64)
 }
 
 struct Row {
@@ -246,112 +314,6 @@ impl From<Row> for AttemptRef {
         }
     }
 }
-
-/// Locks scheduled deliveries whose time has come and whose event is on record, longest due first, leaving out what
-/// another transaction has locked. Their releases are the last ones made.
-///
-/// # Errors
-/// Any [`Error`].
-pub async fn claim_scheduled(
-    connection: &mut Connection,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<AttemptRef>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        "-- pending_deliveries::claim_scheduled
-         SELECT event_key, webhook_id, run, project_id, attempt, release
-         FROM pending_deliveries
-         WHERE state = 'scheduled' AND due_at <= $1
-           AND EXISTS (SELECT FROM events WHERE events.key = pending_deliveries.event_key)
-         ORDER BY due_at
-         LIMIT $2
-         FOR UPDATE SKIP LOCKED",
-        to_sql(now),
-        i64::from(limit),
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(AttemptRef::from).collect())
-}
-
-/// How many parked deliveries of one webhook may be released at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Usually.
-    pub per_webhook: u32,
-    /// Failed attempts in a row from which on it is one.
-    pub one_from: u32,
-}
-
-/// Locks parked deliveries whose turn it is: per webhook the oldest, replays after all others, and no more than bring it to
-/// as many released ones as `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
-///
-/// Only the head of each webhook's row of parked deliveries is looked at. Whatever is deferred goes back to the head, so
-/// a lane that has just said when to come again is left alone until then, however many wait behind.
-///
-/// # Errors
-/// Any [`Error`].
-pub async fn claim_parked(
-    connection: &mut Connection,
-    now: Timestamp,
-    room: Room,
-    limit: u32,
-) -> Result<Vec<AttemptRef>, Error> {
-    let alone = sqlx::query_scalar!(
-        r#"-- pending_deliveries::claim_parked
-         SELECT pg_try_advisory_xact_lock($1) AS "alone!""#,
-        PARKED_LOCK,
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if !alone {
-        return Ok(Vec::new());
-    }
-    // `waiting` steps from webhook to webhook through the index; DISTINCT would read every parked row.
-    let rows = sqlx::query_as!(
-        Row,
-        r#"-- pending_deliveries::claim_parked
-         WITH RECURSIVE waiting AS (
-             (SELECT webhook_id FROM pending_deliveries WHERE state = 'parked' ORDER BY webhook_id LIMIT 1)
-             UNION ALL
-             SELECT (SELECT next.webhook_id FROM pending_deliveries AS next
-                     WHERE next.state = 'parked' AND next.webhook_id > waiting.webhook_id
-                     ORDER BY next.webhook_id LIMIT 1)
-             FROM waiting WHERE waiting.webhook_id IS NOT NULL
-         ), room AS (
-             SELECT waiting.webhook_id,
-                    CASE WHEN health.failures_in_a_row >= $4 THEN 1 ELSE $2::bigint END
-                    - (SELECT count(*) FROM (SELECT FROM pending_deliveries AS busy
-                                             WHERE busy.state = 'released' AND busy.webhook_id = waiting.webhook_id
-                                             LIMIT $2) AS released) AS free
-             FROM waiting LEFT JOIN webhook_health AS health ON health.webhook_id = waiting.webhook_id
-             WHERE waiting.webhook_id IS NOT NULL
-         )
-         SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
-                head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
-         FROM room
-         CROSS JOIN LATERAL (
-             SELECT * FROM pending_deliveries AS delivery
-             WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
-             ORDER BY delivery.run, delivery.event_key
-             LIMIT greatest(room.free, 0)
-             FOR UPDATE SKIP LOCKED
-         ) AS head
-         WHERE head.due_at <= $1 AND EXISTS (SELECT FROM events WHERE events.key = head.event_key)
-         LIMIT $3"#,
-        to_sql(now),
-        i64::from(room.per_webhook),
-        i64::from(limit),
-        counter(room.one_from),
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(AttemptRef::from).collect())
-}
-
-/// Held by whoever releases parked deliveries. Any number no other lock uses.
-const PARKED_LOCK: i64 = 0x7061_726b;
 
 /// Notes that duties for these attempts are in stream DELIVERIES. The releases are the new ones; the rows are locked by
 /// this transaction. `doubt_at` is when to begin to doubt that they are still on their way.

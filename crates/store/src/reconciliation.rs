@@ -260,7 +260,7 @@ pub async fn sums(
     let rows = sqlx::query!(
         r#"-- reconciliation::sums
          SELECT s.state AS "state!", count(*) AS "count!",
-                count(*) FILTER (WHERE s.state = 'queued' AND s.event_key < $4) AS "missing!"
+                count(*) FILTER (WHERE s.state = 'queued' AND s.reason IS NULL AND s.event_key < $4) AS "missing!"
          FROM delivery_states s
          WHERE s.project_id = $1 AND s.event_key >= $2 AND s.event_key < $3
          GROUP BY s.state ORDER BY s.state"#,

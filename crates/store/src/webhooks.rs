@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use self::revisions::{Revision, note_revision, revision, revisions};
 pub use self::secrets::{Secret, lock, with_secrets_to_erase};
-pub use self::settings::{BodyKind, RateLimit, Settings, SignatureSettings};
+pub use self::settings::{BodyKind, Ordering, RateLimit, Settings, SignatureSettings};
 use crate::time::{from_sql, to_sql};
 use crate::{Connection, Error};
 

@@ -97,7 +97,7 @@ fn sql_is_in_the_store_alone() {
 /// it, config-api alone takes from it.
 #[test]
 fn no_table_has_two_writers() {
-    const RECORD: [&str; 24] = [
+    const RECORD: [&str; 30] = [
         "operational_events::",
         "alerts::insert",
         "events::insert",
@@ -106,11 +106,17 @@ fn no_table_has_two_writers() {
         "poisoned_entries::insert",
         "pending_deliveries::settle",
         "pending_deliveries::step",
-        "pending_deliveries::park",
+        "pending_deliveries::defer",
+        "pending_deliveries::keep_back",
+        "pending_deliveries::enqueue",
+        "pending_deliveries::set_aside",
+        "pending_deliveries::cancel_all",
+        "pending_deliveries::promote",
         "pending_deliveries::claim",
         "pending_deliveries::mark_released",
         "pending_deliveries::rescue",
         "pending_deliveries::wait_on",
+        "drains::note",
         "replay::make",
         "replay::withdraw",
         "replay::supersede",

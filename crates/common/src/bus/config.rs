@@ -35,6 +35,10 @@ pub struct Config {
     /// Storage limit of stream LEDGER: how much record can wait for Postgres.
     #[arg(long, env = "POSTHASTE_NATS_LEDGER_BYTES", default_value = "4GiB", value_parser = crate::config::size::<u64>)]
     pub nats_ledger_bytes: u64,
+    /// Storage limit of stream SEEN, which remembers the ids of a day's events; when it is full, the oldest are forgotten
+    /// early. A million ids take some 150 MiB.
+    #[arg(long, env = "POSTHASTE_NATS_SEEN_BYTES", default_value = "1GiB", value_parser = crate::config::size::<u64>)]
+    pub nats_seen_bytes: u64,
 }
 
 impl Config {

@@ -9,10 +9,12 @@
 //! - [`work_off`]: pull, hold, hand out, ack
 //! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
+//! - [`seen`]: the ids that producers chose for their events
 
 pub mod bucket;
 pub mod config;
 mod credit;
+pub mod seen;
 pub mod streams;
 pub mod work_off;
 
@@ -25,11 +27,13 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
+use proto_schemas::id::EventKey;
 use proto_schemas::stream::Stream;
 use tokio::sync::watch;
 
 pub use self::bucket::ConfigBucket;
 pub use self::config::Config;
+pub use self::seen::{Claim, Seen};
 pub use self::work_off::{Message, Options, Verdict};
 use crate::health::Health;
 
@@ -81,6 +85,9 @@ pub enum Error {
     /// The message is larger than the server takes.
     #[error("the message is larger than the max_payload of NATS")]
     TooLarge,
+    /// Another message took the place that this one was to have.
+    #[error("another message was stored meanwhile")]
+    Superseded,
     /// The stream is at its storage limit, or refused the message otherwise.
     #[error("JetStream refused the message: {0}")]
     Refused(String),
@@ -294,22 +301,23 @@ impl Bus {
                 source: error.into(),
             })?;
         let state = &handle.cached_info().state;
-        // In a work queue, what is acked is gone.
-        let (acked, worked_off_to) = match state.messages {
-            0 => {
-                let last = instant(state.last_timestamp.unix_timestamp_nanos());
-                (state.last_sequence, last.saturating_add(Duration::from_millis(1)))
-            }
-            _ => {
-                let first = instant(state.first_timestamp.unix_timestamp_nanos());
-                (state.first_sequence.saturating_sub(1), Ok(first))
-            }
+        let (oldest_at, oldest) = match (state.messages, state.last_sequence) {
+            // Nothing was ever stored in it; all there is was stored in another, before.
+            (0, 0) => (handle.cached_info().created, 0),
+            (0, last) => (state.last_timestamp, last + 1),
+            _ => (state.first_timestamp, state.first_sequence),
+        };
+        let acked = match state.messages {
+            // In a work queue, what is acked is gone.
+            0 => state.last_sequence,
+            _ => state.first_sequence.saturating_sub(1),
         };
         Ok(Position {
+            oldest,
+            oldest_at: instant(oldest_at.unix_timestamp_nanos()),
             last: state.last_sequence,
             acked,
             held: state.messages,
-            worked_off_to: worked_off_to.unwrap_or(Timestamp::UNIX_EPOCH),
         })
     }
 
@@ -348,14 +356,27 @@ impl Bus {
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// The sequence of the oldest message it holds, handed out or not; where it holds none, of the next one.
+    pub oldest: u64,
+    /// When that one was stored; where it holds none, an instant before which none will be.
+    pub oldest_at: Timestamp,
     /// The last sequence stored.
     pub last: u64,
     /// Everything up to this sequence is acked.
     pub acked: u64,
     /// Messages not acked, handed out ones included.
     pub held: u64,
-    /// Everything stored before this instant is worked off and gone. To the millisecond, by the server's clock.
-    pub worked_off_to: Timestamp,
+}
+
+impl Position {
+    /// What the message that is the oldest would be as an event: every event before it is worked off.
+    ///
+    /// This holds as long as the server's clock is not put back: an event that is then stored "before" others comes
+    /// after them in the stream.
+    #[must_use]
+    pub fn worked_off_to(&self) -> EventKey {
+        EventKey::of_message(self.oldest_at, self.oldest)
+    }
 }
 
 /// An instant by its nanoseconds since 1970, to the microsecond.
@@ -374,6 +395,16 @@ fn publish_error(error: jetstream::context::PublishError) -> Error {
         PublishErrorKind::TimedOut => Error::TimedOut,
         PublishErrorKind::BrokenPipe => Error::Disconnected,
         PublishErrorKind::MaxPayloadExceeded => Error::TooLarge,
+        PublishErrorKind::WrongLastSequence => Error::Superseded,
+        // The same, of a message that the servers of a cluster have not agreed on yet.
+        _ if code(&error) == Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => Error::Superseded,
         _ => Error::Refused(error.to_string()),
     }
+}
+
+fn code(error: &jetstream::context::PublishError) -> Option<jetstream::ErrorCode> {
+    let source = std::error::Error::source(error)?;
+    source
+        .downcast_ref::<jetstream::Error>()
+        .map(jetstream::Error::error_code)
 }

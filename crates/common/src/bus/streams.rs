@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, kv};
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
-use proto_schemas::stream::{CONFIG_BUCKET, DELIVERIES, DUPLICATE_WINDOW, EVENTS, LEDGER, Stream};
+use proto_schemas::stream::{CONFIG_BUCKET, DELIVERIES, DUPLICATE_WINDOW, EVENTS, LEDGER, SEEN, Stream};
 
 use super::{Config, Error};
 
@@ -38,6 +38,7 @@ pub(super) async fn set_up(jetstream: &jetstream::Context, config: &Config) -> R
     ] {
         set_up_stream(jetstream, stream, max_bytes, config.nats_replicas).await?;
     }
+    set_up_seen(jetstream, config).await?;
     set_up_bucket(jetstream, config.nats_replicas).await
 }
 
@@ -58,7 +59,7 @@ async fn set_up_stream(
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
-        duplicate_window: DUPLICATE_WINDOW,
+        duplicate_window: stream.duplicate_window,
         num_replicas: replicas.into(),
         allow_direct: true,
         subject_transform: stream
@@ -145,6 +146,16 @@ fn verify(wanted: &StreamConfig, found: &StreamConfig) -> Result<(), Error> {
         format!("{:?}", found.storage),
     );
     check(
+        "max age",
+        format!("{:?}", wanted.max_age),
+        format!("{:?}", found.max_age),
+    );
+    check(
+        "max messages per subject",
+        wanted.max_messages_per_subject.max(0).to_string(),
+        found.max_messages_per_subject.max(0).to_string(),
+    );
+    check(
         "duplicate window",
         format!("{:?}", wanted.duplicate_window),
         format!("{:?}", found.duplicate_window),
@@ -157,6 +168,28 @@ fn verify(wanted: &StreamConfig, found: &StreamConfig) -> Result<(), Error> {
         wanted.name,
         wrong.join("; ")
     )))
+}
+
+/// The ids of a day's events: the last message for each, the oldest given up first.
+async fn set_up_seen(jetstream: &jetstream::Context, config: &Config) -> Result<(), Error> {
+    let wanted = StreamConfig {
+        name: SEEN.name.to_owned(),
+        subjects: vec![SEEN.subjects.to_owned()],
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        max_messages_per_subject: 1,
+        max_age: SEEN.kept,
+        max_bytes: i64::try_from(config.nats_seen_bytes).unwrap_or(i64::MAX),
+        duplicate_window: DUPLICATE_WINDOW,
+        num_replicas: config.nats_replicas.into(),
+        ..StreamConfig::default()
+    };
+    let handle = get_or_create(jetstream, &wanted).await.map_err(|source| Error::SetUp {
+        what: format!("stream {}", SEEN.name),
+        source,
+    })?;
+    verify(&wanted, &handle.cached_info().config)
 }
 
 async fn set_up_bucket(jetstream: &jetstream::Context, replicas: u8) -> Result<(), Error> {

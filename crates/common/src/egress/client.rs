@@ -4,12 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{self, ACCEPT, CONTENT_LENGTH};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry::metrics::Counter;
+use proto_schemas::ledger::{ErrorClass, Timings};
 use tokio::time::{Instant, timeout_at};
 
-use super::error::Error;
+use super::connector::{self, Connector, Peer};
+use super::error::{self, Error};
 use super::url_policy::Target;
 use super::{Config, ConfigError, Guard};
 
@@ -20,8 +26,6 @@ pub const BODY_KEPT_MAX: usize = 16 * 1024;
 /// How much of a response's header lines is kept, in bytes: the record of an attempt must fit a NATS message.
 pub const HEADERS_KEPT_MAX: usize = 16 * 1024;
 
-/// Name look-up, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One host may serve many webhooks, each with a lane of its own; closing what the next request needs costs more than
 /// keeping it for [`IDLE_TIMEOUT`].
 const IDLE_PER_HOST_MAX: usize = 256;
@@ -31,12 +35,16 @@ const HTTP2_HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Notices an HTTP/2 connection that has died silently, which all of a receiver's requests would otherwise wait on.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
-const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
+/// How often a request that its receiver did not touch is sent again.
+const SENT_AGAIN_MAX: u32 = 2;
+/// Who says that it is asking.
+pub const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
+const AGENT: HeaderValue = HeaderValue::from_static(USER_AGENT);
 
 /// Sends requests to webhooks' URLs, under guard. Make one per process: connections are kept and shared. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    http: legacy::Client<Connector, Full<Bytes>>,
     guard: Guard,
     violations: Counter<u64>,
 }
@@ -67,8 +75,17 @@ pub struct Response {
     pub body: Bytes,
     /// Whether the body went on.
     pub truncated: bool,
-    /// Who answered. For operators' eyes only.
-    pub remote_addr: SocketAddr,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// The response, or why there is none.
+    pub outcome: Result<Response, Error>,
+    /// How long its parts took. Those of the connection are there where one was made for this request.
+    pub timings: Timings,
+    /// Who was talked to.
+    pub peer: Option<SocketAddr>,
 }
 
 impl Client {
@@ -78,32 +95,34 @@ impl Client {
     /// [`ConfigError`]
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let guard = Guard::new(config)?;
+        let authorities = match &config.ca_file {
+            Some(path) => super::config::read_authorities(path)?,
+            None => Vec::new(),
+        };
+        let connector = Connector {
+            resolver: guard.resolver.clone(),
+            addresses: guard.addresses.clone(),
+            tls: connector::tls(authorities).map_err(ConfigError::Client)?,
+            https_only: !config.allow_http,
+        };
+        // It follows no redirect and knows no proxy: each would go around the guard.
         #[expect(clippy::disallowed_methods, reason = "this is the one client")]
-        let mut builder = reqwest::Client::builder()
-            .dns_resolver(guard.resolver.clone())
-            // A redirect, a proxy from the environment or a referer would each go around the guard or tell on us.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .https_only(!config.allow_http)
-            .user_agent(USER_AGENT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .http2_max_header_list_size(HTTP2_HEADER_LIST_MAX)
             .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
-        if let Some(path) = &config.ca_file {
-            builder = builder.tls_certs_merge(super::config::read_authorities(path)?);
-        }
+            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
+            .build(connector);
         let violations = opentelemetry::global::meter("posthaste")
             .u64_counter("ssrf_invariant_violation")
             .with_description("Responses from an address that is not allowed, past every check. Must stay 0")
             .build();
         violations.add(0, &[]);
         Ok(Self {
-            http: builder.build().map_err(ConfigError::Client)?,
+            http,
             guard,
             violations,
         })
@@ -116,57 +135,73 @@ impl Client {
     }
 
     /// Makes one request and reads the response, up to its caps, under one deadline.
-    ///
-    /// # Errors
-    /// [`Error`] where there is no complete response.
-    pub async fn send(&self, request: Request<'_>) -> Result<Response, Error> {
-        let Request {
-            method,
-            target,
-            headers,
-            body,
-            timeout,
-        } = request;
-        let deadline = Instant::now() + timeout;
+    pub async fn send(&self, request: Request<'_>) -> Exchange {
+        let begun = Instant::now();
+        let mut exchange = Exchange {
+            outcome: Err(Error::timeout(request.timeout, None)),
+            timings: Timings::default(),
+            peer: None,
+        };
+        exchange.outcome = self.exchange(request, begun, &mut exchange).await;
+        exchange
+    }
 
-        let takes_body = method == Method::POST;
-        let mut request = reqwest::Request::new(method, target.url().clone());
-        *request.headers_mut() = headers;
-        if takes_body && body.is_empty() {
-            // hyper leaves it out, and some servers then answer 411; RFC 9110 §8.6 has it sent.
-            request
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        if takes_body {
-            *request.body_mut() = Some(body.into());
-        }
-
-        let mut response = timeout_at(deadline, self.http.execute(request))
+    async fn exchange(&self, request: Request<'_>, begun: Instant, exchange: &mut Exchange) -> Result<Response, Error> {
+        let (target, timeout) = (request.target, request.timeout);
+        let deadline = begun + timeout;
+        let head = timeout_at(deadline, self.head(request, begun, exchange))
             .await
-            .map_err(|_| Error::timeout(timeout, None))?
-            .map_err(|error| Error::of_request(&error))?;
-        let remote_addr = self.assert_allowed(target, response.remote_addr())?;
+            .map_err(|_| Error::timeout(timeout, None))??;
+        exchange.timings.first_byte = Some(begun.elapsed());
+        self.assert_allowed(target, exchange.peer)?;
 
-        let status = response.status();
-        let headers = std::mem::take(response.headers_mut());
-        let (body, truncated) = timeout_at(deadline, read_body(response))
+        let (parts, body) = head.into_parts();
+        let (body, truncated) = timeout_at(deadline, read_body(body))
             .await
-            .map_err(|_| Error::timeout(timeout, Some(status)))?
-            .map_err(|error| Error::of_body(&error, status))?;
+            .map_err(|_| Error::timeout(timeout, Some(parts.status)))?
+            .map_err(|error| Error::of_body(&error, parts.status))?;
         Ok(Response {
-            status,
-            headers,
+            status: parts.status,
+            headers: parts.headers,
             body,
             truncated,
-            remote_addr,
         })
     }
 
+    /// Sends the request, and again where its receiver says that it did not touch it; returns the response's head.
+    async fn head(
+        &self,
+        request: Request<'_>,
+        begun: Instant,
+        exchange: &mut Exchange,
+    ) -> Result<http::Response<Incoming>, Error> {
+        let request = to_http(request)?;
+        let mut again = 0;
+        loop {
+            match self.http.request(request.clone()).await {
+                Ok(head) => {
+                    exchange.note(head.extensions(), begun);
+                    return Ok(head);
+                }
+                Err(error) if again < SENT_AGAIN_MAX && error::is_untouched(&error) => again += 1,
+                Err(error) => {
+                    if let Some(failed) = error::failed_connection(&error) {
+                        (exchange.timings, exchange.peer) = (failed.timings, failed.peer);
+                    } else if let Some(connected) = error.connect_info() {
+                        let mut extensions = Extensions::new();
+                        connected.get_extras(&mut extensions);
+                        exchange.note(&extensions, begun);
+                    }
+                    return Err(Error::of_request(&error));
+                }
+            }
+        }
+    }
+
     /// The last net: whatever let the connection through, what came over it is not passed on.
-    fn assert_allowed(&self, target: &Target, remote: Option<SocketAddr>) -> Result<SocketAddr, Error> {
+    fn assert_allowed(&self, target: &Target, remote: Option<SocketAddr>) -> Result<(), Error> {
         match remote {
-            Some(remote) if self.guard.addresses.check(remote.ip()).is_ok() => Ok(remote),
+            Some(remote) if self.guard.addresses.check(remote.ip()).is_ok() => Ok(()),
             remote => {
                 self.violations.add(1, &[]);
                 tracing::error!(
@@ -178,6 +213,75 @@ impl Client {
             }
         }
     }
+}
+
+impl Exchange {
+    /// Notes over which connection it went.
+    fn note(&mut self, extensions: &Extensions, begun: Instant) {
+        if let Some(peer) = extensions.get::<Peer>() {
+            self.peer = Some(peer.address);
+            self.timings = peer.timings_for(begun);
+        }
+    }
+}
+
+/// A checksum of a request's method, url and header lines, in any order. Of a sensitive value only that it is there goes
+/// into it, so it tells nothing of secrets, and comes out the same for who does not know them.
+#[must_use]
+pub fn head_checksum(method: &Method, url: &str, headers: &HeaderMap) -> u32 {
+    let mut lines: Vec<(&[u8], &[u8])> = headers
+        .iter()
+        .map(|(name, value)| {
+            let shown = if value.is_sensitive() { HIDDEN } else { value.as_bytes() };
+            (name.as_str().as_bytes(), shown)
+        })
+        .collect();
+    lines.sort_unstable();
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [method.as_str().as_bytes(), b" ", url.as_bytes()] {
+        hasher.update(part);
+    }
+    for (name, value) in lines {
+        for part in [b"\n", name, b":", value] {
+            hasher.update(part);
+        }
+    }
+    // 0 stands for none.
+    hasher.finalize().max(1)
+}
+
+/// What stands for a sensitive value; no value is this, since a value holds no line break.
+const HIDDEN: &[u8] = b"\n";
+
+fn to_http(request: Request<'_>) -> Result<http::Request<Full<Bytes>>, Error> {
+    let Request {
+        method,
+        target,
+        mut headers,
+        body,
+        timeout: _,
+    } = request;
+    let uri: Uri = target
+        .as_str()
+        .parse()
+        .map_err(|_| Error::new(ErrorClass::RefusedAddress, "the url cannot be sent to"))?;
+    headers.entry(header::USER_AGENT).or_insert(AGENT);
+    headers
+        .entry(ACCEPT)
+        .or_insert(const { HeaderValue::from_static("*/*") });
+    let body = match method == Method::POST {
+        true => body,
+        false => Bytes::new(),
+    };
+    if method == Method::POST && body.is_empty() {
+        // hyper leaves it out, and some servers then answer 411; RFC 9110 §8.6 has it sent.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let mut request = http::Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok(request)
 }
 
 impl Response {
@@ -200,12 +304,13 @@ impl Response {
 
 /// The kept part of the body, and whether it went on. A short body is read to its end, so that the connection can be used
 /// again; a long one is dropped with its connection.
-async fn read_body(mut response: reqwest::Response) -> Result<(Bytes, bool), reqwest::Error> {
+async fn read_body(mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
     let mut kept = Vec::new();
     let mut read = 0;
     while read < BODY_READ_MAX
-        && let Some(chunk) = response.chunk().await?
+        && let Some(frame) = body.frame().await
     {
+        let Ok(chunk) = frame?.into_data() else { continue };
         read += chunk.len();
         // Copied, not kept as it came: a chunk holds on to the connection's whole read buffer.
         let room = BODY_KEPT_MAX - kept.len();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// What webhooks may reach beyond the public internet over https. The defaults are the safe ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -103,7 +105,7 @@ pub enum ConfigError {
     },
     /// The client cannot be built: usually there are no certificate authorities on the machine.
     #[error("cannot set up the client for receivers (is the system's ca-certificates package installed?)")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] rustls::Error),
 }
 
 impl Config {
@@ -125,12 +127,12 @@ impl Config {
     }
 }
 
-pub(super) fn read_authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, ConfigError> {
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let pem = std::fs::read(path).map_err(|source| ConfigError::CaFile {
         path: path.to_owned(),
         source,
     })?;
-    match reqwest::Certificate::from_pem_bundle(&pem) {
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(authorities) if !authorities.is_empty() => Ok(authorities),
         _ => Err(ConfigError::Ca { path: path.to_owned() }),
     }

@@ -5,7 +5,8 @@
 //!
 //! 1. [`Guard::check`] refuses a URL by its shape, literal addresses included, when it is saved and again when its
 //!    definition is loaded. Only it makes a [`Target`], and only a [`Target`] can be sent to.
-//! 2. The resolver vets every address of a name's answer; the connector dials those and asks nobody again.
+//! 2. The connector vets a literal address, and has every address of a name's answer vetted; it dials those and asks
+//!    nobody again.
 //! 3. The client follows no redirect and uses no proxy, so there is no second destination.
 //! 4. After the response's head, the address that answered is checked once more. A violation is counted and must not occur.
 //!
@@ -15,6 +16,7 @@
 mod address_policy;
 mod client;
 mod config;
+mod connector;
 mod error;
 mod resolver;
 mod url_policy;
@@ -28,7 +30,9 @@ use self::address_policy::{AddressPolicy, nat64_prefix};
 use self::resolver::Resolver;
 use self::url_policy::UrlPolicy;
 
-pub use self::client::{BODY_KEPT_MAX, BODY_READ_MAX, Client, HEADERS_KEPT_MAX, Request, Response};
+pub use self::client::{
+    BODY_KEPT_MAX, BODY_READ_MAX, Client, Exchange, HEADERS_KEPT_MAX, Request, Response, USER_AGENT, head_checksum,
+};
 pub use self::config::{Cidrs, Config, ConfigError, Hosts};
 pub use self::error::Error;
 pub use self::url_policy::{Refused, Target, URL_MAX};

@@ -4,7 +4,7 @@
 //! cannot answer well when checked and badly when dialled. One bad address refuses the whole name: a mixed answer is an
 //! attack or a broken zone, never something to pick from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use opentelemetry::metrics::Counter;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::address_policy::AddressPolicy;
 
@@ -104,17 +103,6 @@ impl Resolver {
         }
         answer.truncate(DIALLED_MAX);
         Ok(answer)
-    }
-}
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.resolve(name.as_str()).await?;
-            // Port 0 stands for the URL's.
-            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
-        })
     }
 }
 

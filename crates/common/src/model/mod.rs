@@ -3,6 +3,8 @@
 pub mod filter;
 pub mod limits;
 pub mod pattern;
+pub mod standing;
 
 pub use filter::Filter;
 pub use pattern::Pattern;
+pub use standing::Standing;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::http::FieldError;
 use common::profile::Profile;
-use store::webhooks::Webhook;
+use store::webhooks::{Ordering, RateLimit, Webhook};
 
 use super::{Changes, Rules, note, note_in_map};
 use crate::validate;
@@ -41,19 +41,18 @@ pub(super) fn apply(changes: Changes, webhook: &mut Webhook, rules: &Rules<'_>, 
         settings.redirect_is_success = redirect_is_success;
     }
     if let Some(rate_limit) = changes.rate_limit {
-        if let Some(limit) = &rate_limit {
-            if !validate::RATE_REQUESTS.contains(&limit.requests) {
-                let (least, most) = (validate::RATE_REQUESTS.start(), validate::RATE_REQUESTS.end());
-                errors.push(FieldError::new(
-                    "/rate_limit/requests",
-                    format!("it is {least} to {most}"),
-                ));
-            }
-            if !validate::RATE_WINDOW_MS.contains(&limit.window_ms) {
-                errors.push(FieldError::new("/rate_limit/per", "it is from 100ms to 1h"));
-            }
-        }
+        note_rate(errors, "/rate_limit", rate_limit);
         settings.rate_limit = rate_limit;
+    }
+    if let Some(drain_rate) = changes.drain_rate {
+        note_rate(errors, "/drain_rate", drain_rate);
+        settings.drain_rate = drain_rate;
+    }
+    if let Some(ordering) = changes.ordering {
+        if let Some(Ordering::Key { key }) = &ordering {
+            note(errors, "/ordering/key", validate::order_key(key));
+        }
+        settings.ordering = ordering;
     }
     if let Some(max_in_flight) = changes.max_in_flight {
         if max_in_flight.is_some_and(|most| !validate::IN_FLIGHT.contains(&most)) {
@@ -78,6 +77,20 @@ pub(super) fn apply(changes: Changes, webhook: &mut Webhook, rules: &Rules<'_>, 
     if let Some(options) = changes.options {
         note_in_map(errors, "/options", known(&options, rules.profile));
         settings.options = options;
+    }
+}
+
+fn note_rate(errors: &mut Vec<FieldError>, path: &str, limit: Option<RateLimit>) {
+    let Some(limit) = limit else { return };
+    if !validate::RATE_REQUESTS.contains(&limit.requests) {
+        let (least, most) = (validate::RATE_REQUESTS.start(), validate::RATE_REQUESTS.end());
+        errors.push(FieldError::new(
+            &format!("{path}/requests"),
+            format!("it is {least} to {most}"),
+        ));
+    }
+    if !validate::RATE_WINDOW_MS.contains(&limit.window_ms) {
+        errors.push(FieldError::new(&format!("{path}/per"), "it is from 100ms to 1h"));
     }
 }
 

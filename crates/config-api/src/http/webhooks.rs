@@ -5,6 +5,7 @@ mod body;
 mod fields;
 mod jwks;
 mod list;
+mod recorded;
 mod rotation;
 mod view;
 
@@ -24,6 +25,7 @@ use utoipa_axum::routes;
 
 use self::body::{ChangedWebhook, NewWebhook};
 pub(super) use self::fields::PauseWord;
+pub(in crate::http) use self::recorded::recorded;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject, Read};

@@ -10,6 +10,7 @@ mod manners;
 mod record;
 mod replays;
 mod secrets;
+mod streams;
 mod support;
 mod templates;
 mod trials;

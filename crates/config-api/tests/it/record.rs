@@ -10,7 +10,7 @@ use proto_schemas::ledger::{AttemptFinished, ErrorClass, EventAccepted, EventRej
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use store::attempts::{self, NewAttempt};
-use store::pending_deliveries::{self, Parking, Step};
+use store::pending_deliveries::{self, Deferred, Step, Then};
 use store::{Store, events, partitions, rejected_events};
 
 use crate::support::*;
@@ -23,8 +23,8 @@ fn key(number: u64) -> EventKey {
 
 /// A record to be read: a project and three webhooks of it.
 pub(crate) struct Recorded {
-    store: Store,
-    project: ProjectId,
+    pub(crate) store: Store,
+    pub(crate) project: ProjectId,
     pub(crate) webhooks: Vec<WebhookId>,
 }
 
@@ -50,13 +50,15 @@ impl Recorded {
                 .map(|(index, reason)| (self.webhooks[*index], *reason))
                 .collect(),
             warnings: Vec::new(),
+            held: Vec::new(),
+            ordered: Vec::new(),
         };
         events::insert(&mut self.store.connection().await.unwrap(), &[&fact])
             .await
             .unwrap();
     }
 
-    fn reference(&self, number: u64, webhook: usize, attempt: u32) -> AttemptRef {
+    pub(crate) fn reference(&self, number: u64, webhook: usize, attempt: u32) -> AttemptRef {
         let (event, webhook) = (key(number), self.webhooks[webhook]);
         AttemptRef {
             event,
@@ -69,9 +71,31 @@ impl Recorded {
     }
 
     async fn attempt(&self, reference: AttemptRef, status: Option<u16>) {
+        self.attempts([(reference, status)]).await;
+    }
+
+    /// Records attempts in one transaction.
+    pub(crate) async fn attempts(&self, made: impl IntoIterator<Item = (AttemptRef, Option<u16>)>) {
+        let facts: Vec<AttemptFinished> = made
+            .into_iter()
+            .map(|(reference, status)| Self::fact(reference, status))
+            .collect();
+        let rows: Vec<NewAttempt<'_>> = facts
+            .iter()
+            .map(|fact| NewAttempt {
+                fact,
+                next_attempt_at: None,
+            })
+            .collect();
+        attempts::insert(&mut self.store.connection().await.unwrap(), &rows)
+            .await
+            .unwrap();
+    }
+
+    fn fact(reference: AttemptRef, status: Option<u16>) -> AttemptFinished {
         let delivered = status == Some(200);
         let number = u64::from(reference.attempt);
-        let fact = AttemptFinished {
+        AttemptFinished {
             attempt: reference,
             event_id: "evt".to_owned(),
             event_type: "even".to_owned(),
@@ -95,14 +119,8 @@ impl Recorded {
             ladder: vec![Duration::ZERO; 3],
             fail_after: None,
             trial: None,
-        };
-        let row = NewAttempt {
-            fact: &fact,
-            next_attempt_at: None,
-        };
-        attempts::insert(&mut self.store.connection().await.unwrap(), &[row])
-            .await
-            .unwrap();
+            exchange: proto_schemas::ledger::Exchange::default(),
+        }
     }
 }
 
@@ -147,12 +165,12 @@ pub(crate) async fn recorded(world: &World, service: &Service) -> Recorded {
         },
     ];
     pending_deliveries::step(&mut connection, steps, START).await.unwrap();
-    let parked = Parking {
+    let parked = Deferred {
         attempt: it.reference(2, 0, 1),
         reason: "no room".to_owned(),
-        due_at: START,
+        then: Then::Parked(START),
     };
-    pending_deliveries::park(&mut connection, vec![parked], START)
+    pending_deliveries::defer(&mut connection, vec![parked], START)
         .await
         .unwrap();
     it
@@ -273,6 +291,15 @@ async fn attempts_are_found_by_event_webhook_status_and_time() {
         ("event_id=evt_1&webhook=a", 1),
         ("event_id=evt_none", 0),
         ("type=odd", 0),
+        ("type=even&status=503", 1),
+        ("search=ev", 5),
+        ("search=evt_", 0),
+        ("error_class=status", 2),
+        ("error_class=connect", 1),
+        ("state=delivered", 3),
+        ("state=scheduled", 1),
+        ("state=dead", 1),
+        ("state=parked", 0),
         ("since=2026-02-02T02:40:02Z", 1),
         ("until=2026-02-02T02:40:02Z", 4),
     ] {
@@ -306,6 +333,13 @@ async fn attempts_are_found_by_event_webhook_status_and_time() {
         (&shown["status"], &shown["response"], &shown["error_class"]),
         (&Value::Null, &Value::Null, &json!("connect"))
     );
+
+    for wrong in ["state=queued", "error_class=bad", "status=ok", "serch=x"] {
+        let (status, _) = api
+            .call(Method::GET, &format!("/v1/projects/shop/attempts?{wrong}"), None)
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
 
     // Another project's attempt is not found through one's own.
     api.post("/v1/projects", json!({ "name": "other" })).await;

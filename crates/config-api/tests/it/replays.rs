@@ -1,5 +1,7 @@
 //! Replays and dead letters over REST, with nobody who carries them out.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -244,4 +246,32 @@ async fn dead_letters_are_listed_and_grouped() {
     let order = ask(api, &discard, json!({ "webhooks": ["a"] }), StatusCode::ACCEPTED).await;
     assert_eq!(order["kind"], "discard");
     service.stop().await;
+}
+
+#[tokio::test]
+async fn who_watches_is_told_at_once_and_no_longer_than_its_token_is_good_and_the_service_runs() {
+    let world = World::new().await;
+    let service = world.start().await;
+    recorded(&world, &service).await;
+    let api = &service.client;
+    let replay = ask(api, REPLAYS, json!({ "states": ["dead"] }), StatusCode::ACCEPTED).await;
+    let progress = format!("{REPLAYS}/{}/progress", id(&replay));
+
+    let token = api
+        .post("/v1/projects/shop/tokens", json!({ "scopes": ["read"] }))
+        .await;
+    let reader = api.with_token(token["token"].as_str().unwrap());
+    let mut watched = reader.open(&progress, &[]).await;
+    let first = watched.chunk().await.unwrap().unwrap();
+    let beginning = b"event: progress\ndata: {\"state\":\"running\"";
+    assert!(first.starts_with(beginning), "{first:?}");
+    api.delete(&format!("/v1/projects/shop/tokens/{}", id(&token))).await;
+    let rest = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;
+    assert_eq!(rest.expect("it ends when the token is revoked").unwrap(), None);
+
+    let mut watched = api.open(&progress, &[]).await;
+    assert!(watched.chunk().await.unwrap().is_some());
+    service.stop().await;
+    let rest = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;
+    assert_eq!(rest.expect("it ends when the service does").unwrap(), None);
 }

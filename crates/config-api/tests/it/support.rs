@@ -222,6 +222,20 @@ impl Client {
         }
     }
 
+    /// A GET whose answer is read as it comes.
+    pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// Host and port, for who speaks for himself.
+    pub(crate) fn authority(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.call(Method::GET, path, None).await;
         assert_eq!(status, StatusCode::OK, "GET {path}: {body}");

@@ -82,6 +82,7 @@ fn finished(due: &DeliveryDue, outcome: Outcome) -> AttemptFinished {
         ladder: Vec::new(),
         fail_after: None,
         trial: due.trial.as_ref().map(|trial| trial.kind),
+        exchange: proto_schemas::ledger::Exchange::default(),
     }
 }
 

@@ -11,7 +11,6 @@ use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
-use tokio::time::Instant;
 
 use super::{MAX_HANDED_OUT, Made, Stage};
 use crate::request::{Error, Prepared};
@@ -87,37 +86,28 @@ impl Stage {
 
     async fn get(&self, prepared: &Prepared) -> Made {
         let started_at = self.clock.now();
-        let begun = Instant::now();
-        let answer = self
-            .client
-            .send(egress::Request {
-                method: Method::GET,
-                target: &prepared.target,
-                headers: prepared.check_headers(),
-                body: Bytes::new(),
-                timeout: prepared.webhook.timeout,
-            })
-            .await;
-        let duration = begun.elapsed();
-        match answer {
-            Ok(response) => {
-                let status = response.status;
-                let made = Made::answered(started_at, duration, response, false);
-                match status {
-                    StatusCode::OK => made,
-                    _ => Made {
-                        outcome: Outcome::Failed,
-                        error_class: Some(ErrorClass::Status),
-                        error: format!("the receiver answered {status}; a check is passed with 200"),
-                        ..made
-                    },
+        let request = egress::Request {
+            method: Method::GET,
+            target: &prepared.target,
+            headers: prepared.check_headers(),
+            body: Bytes::new(),
+            timeout: prepared.webhook.timeout,
+        };
+        let made = self.exchange(request, started_at, false).await;
+        match made.status {
+            Some(status)
+                if status != StatusCode::OK && made.error_class.is_none_or(|class| class == ErrorClass::Status) =>
+            {
+                let status =
+                    StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string());
+                Made {
+                    outcome: Outcome::Failed,
+                    error_class: Some(ErrorClass::Status),
+                    error: format!("the receiver answered {status}; a check is passed with 200"),
+                    ..made
                 }
             }
-            Err(error) => Made {
-                duration,
-                status: error.status.map(|status| status.as_u16()),
-                ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
-            },
+            _ => made,
         }
     }
 
@@ -135,9 +125,7 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use proto_schemas::definition::{Body, Signature, WebhookState};
+    use proto_schemas::definition::WebhookState;
     use proto_schemas::id::{ProjectId, WebhookId};
     use uuid::Uuid;
 
@@ -145,31 +133,11 @@ mod tests {
 
     fn webhook(state: WebhookState) -> Webhook {
         Webhook {
-            id: WebhookId::from_uuid(Uuid::from_u128(2)),
-            project: ProjectId::from_uuid(Uuid::from_u128(1)),
-            project_name: "shop".into(),
-            name: "slack".into(),
-            revision: 1,
-            deleted: false,
             state,
-            url: "https://example.com/".into(),
-            events: vec!["*".into()],
-            headers: Vec::new(),
-            sealed_secret: None,
-            secrets: Vec::new(),
-            timeout: Duration::from_secs(5),
-            ladder: vec![Duration::ZERO],
-            body: Body::Raw,
-            signature: Signature::default(),
-            redirect_is_success: false,
-            attributes: BTreeMap::new(),
-            filter: None,
-            placeholders: Vec::new(),
-            options: Vec::new(),
-            max_in_flight: None,
-            rate_limit: None,
-            hold_while_paused: false,
-            fail_after: None,
+            ..Webhook::blank(
+                WebhookId::from_uuid(Uuid::from_u128(2)),
+                ProjectId::from_uuid(Uuid::from_u128(1)),
+            )
         }
     }
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_nats::HeaderMap as NatsHeaders;
+use async_nats::{HeaderMap as NatsHeaders, HeaderValue};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use common::bus;
+use common::bus::{self, Claim};
 use common::http::openapi::ProblemBody;
 use common::http::{Code, FieldError, Json, Path, Problem, parse};
 
 use futures::future::join_all;
 use proto_schemas::definition::{Project, SchemaCheck};
+use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::{header, subject};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use utoipa::ToSchema;
 
 use super::Intake;
 use crate::accept::{self, Rejection};
-use crate::schema_check;
+use crate::{repeats, schema_check};
 
 /// An event, as it is posted.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -59,7 +60,7 @@ pub(super) struct PostedBatch {
 pub(super) struct AcceptedEvent {
     /// Its id.
     id: String,
-    /// Whether an event with this id was accepted moments ago; it is delivered once.
+    /// Whether this event was posted before, within the last 24 hours; it is delivered once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
 }
@@ -74,7 +75,7 @@ pub(super) struct BatchItem {
     #[schema(nullable = false)]
     id: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    /// Whether an event with this id was accepted moments ago.
+    /// Whether this event was posted before.
     duplicate: bool,
     /// Why it was not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,14 +95,18 @@ pub(super) struct BatchResult {
 
 /// Publish an event
 ///
-/// 202 means that it is stored, and will be delivered.
+/// 202 means that it is stored, and will be delivered. The same event under the same id is answered the same for 24 hours,
+/// and delivered once.
 #[utoipa::path(
     post,
     path = "/v1/projects/{project}/events",
     operation_id = "publish_event",
     tag = "Events",
     request_body = PostedEvent,
-    responses((status = 202, description = "It is accepted", body = AcceptedEvent))
+    responses(
+        (status = 202, description = "It is accepted", body = AcceptedEvent),
+        (status = 409, description = "Another event has this id", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub(super) async fn publish(
     State(intake): State<Arc<Intake>>,
@@ -111,15 +116,10 @@ pub(super) async fn publish(
 ) -> Result<(StatusCode, Json<AcceptedEvent>), Problem> {
     let project = intake.authorise(&headers, &project)?;
     let trace = trace_of(&headers);
-    let (id, storing) = intake.publish(&project, event, trace).await?;
-    let stored = storing.stored().await.map_err(not_stored)?;
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(AcceptedEvent {
-            id,
-            duplicate: stored.duplicate,
-        }),
-    ))
+    let checked = intake.check(&project, event, trace)?;
+    let claimed = intake.claim(&project, checked).await?;
+    let (id, duplicate) = intake.publish(claimed).await?.stored().await?;
+    Ok((StatusCode::ACCEPTED, Json(AcceptedEvent { id, duplicate })))
 }
 
 /// Publish several events
@@ -131,6 +131,7 @@ pub(super) async fn publish(
     request_body = PostedBatch,
     responses(
         (status = 202, description = "All are accepted", body = BatchResult),
+        (status = 409, description = "Other events have the ids of all", body = BatchResult),
         (status = 207, description = "Each was accepted or refused, as its item says", body = BatchResult),
         (status = 413, description = "All are too large, or the body is", content(
             (BatchResult = "application/json"), (ProblemBody = "application/problem+json"),
@@ -158,17 +159,18 @@ pub(super) async fn publish_batch(
         ));
     }
     let trace = trace_of(&headers);
+    // Ids are claimed all at once; what is claimed is then published in the order of the batch.
+    let claiming = events.iter().map(|event| async {
+        let event = parse::<PostedEvent>(event.get().as_bytes())?;
+        intake.claim(&project, intake.check(&project, event, trace)?).await
+    });
     let mut under_way = Vec::with_capacity(events.len());
-    for event in &events {
-        let published = match parse::<PostedEvent>(event.get().as_bytes()) {
-            Ok(event) => intake.publish(&project, event, trace).await,
+    for claimed in join_all(claiming).await {
+        let published = match claimed {
+            Ok(claimed) => intake.publish(claimed).await,
             Err(problem) => Err(problem),
         };
-        under_way.push(async {
-            let (id, storing) = published?;
-            let stored = storing.stored().await.map_err(not_stored)?;
-            Ok::<_, Problem>((id, stored.duplicate))
-        });
+        under_way.push(async { published?.stored().await });
     }
     let items: Vec<BatchItem> = join_all(under_way).await.into_iter().map(BatchItem::of).collect();
     // One status for all only where all have the same: what is accepted must not be posted again.
@@ -205,14 +207,93 @@ impl BatchItem {
     }
 }
 
+/// An event that may be published: the message it makes.
+struct Checked {
+    id: String,
+    /// Of what it says, where its producer gave it the id.
+    digest: Option<Digest>,
+    subject: String,
+    headers: NatsHeaders,
+    payload: bytes::Bytes,
+}
+
+/// An event whose id is its own, and whether that was so before.
+struct Claimed {
+    event: Checked,
+    duplicate: bool,
+    /// Its message is stored, and was read: nothing is left to do.
+    is_accepted: bool,
+}
+
+/// An event on its way to JetStream.
+struct Published {
+    id: String,
+    duplicate: bool,
+    /// `None`: it is there already.
+    storing: Option<bus::Storing>,
+}
+
+impl Published {
+    /// Waits until it is accepted: its id, and whether it was there before.
+    async fn stored(self) -> Result<(String, bool), Problem> {
+        let stored = match self.storing {
+            Some(storing) => storing.stored().await.map_err(not_stored)?.duplicate,
+            None => true,
+        };
+        Ok((self.id, self.duplicate || stored))
+    }
+}
+
 impl Intake {
-    /// Checks an event and hands it to JetStream.
-    async fn publish(
-        &self,
-        project: &Project,
-        event: PostedEvent,
-        trace: Option<&str>,
-    ) -> Result<(String, bus::Storing), Problem> {
+    /// Takes the event's id, where its producer gave it one. A crash after this leaves the id claimed for what the event
+    /// says: the same event takes it again.
+    async fn claim(&self, project: &Project, mut event: Checked) -> Result<Claimed, Problem> {
+        let (mut duplicate, mut is_accepted) = (false, false);
+        if let Some(digest) = event.digest {
+            let wanted = SeenEvent { digest, event: None };
+            let claim = self.seen.claim(project.id, &event.id, &wanted, 0).await;
+            let revision = match claim.map_err(not_stored)? {
+                Claim::Made(revision) => revision,
+                Claim::Known(known, _) if known.digest != digest => {
+                    return Err(Problem::new(Code::Conflict, repeats::conflict(&event.id)));
+                }
+                Claim::Known(known, revision) => {
+                    (duplicate, is_accepted) = (true, known.event.is_some());
+                    revision
+                }
+            };
+            event.headers.insert(header::CLAIM, HeaderValue::from(revision));
+        }
+        Ok(Claimed {
+            event,
+            duplicate,
+            is_accepted,
+        })
+    }
+
+    /// Hands an event to JetStream.
+    async fn publish(&self, claimed: Claimed) -> Result<Published, Problem> {
+        let Claimed {
+            event,
+            duplicate,
+            is_accepted,
+        } = claimed;
+        let storing = match is_accepted {
+            true => None,
+            false => {
+                let storing = self.bus.publish(event.subject, event.headers, event.payload).await;
+                Some(storing.map_err(not_stored)?)
+            }
+        };
+        Ok(Published {
+            id: event.id,
+            duplicate,
+            storing,
+        })
+    }
+
+    /// Checks an event and makes its message.
+    fn check(&self, project: &Project, event: PostedEvent, trace: Option<&str>) -> Result<Checked, Problem> {
         if event.data.get().len() > self.max_event_bytes {
             return Err(Problem::new(
                 Code::BodyTooLarge,
@@ -226,9 +307,9 @@ impl Intake {
         let at = |pointer: &'static str| move |rejection: Rejection| Problem::field(pointer, rejection.detail);
         accept::check_event_type(&event.r#type).map_err(at("/type"))?;
         accept::check_attributes(&event.attributes).map_err(at("/attributes"))?;
-        let id = match &event.id {
-            Some(id) => accept::checked_id(id).map_err(at("/id"))?,
-            None => self.new_id(),
+        let (id, is_given) = match &event.id {
+            Some(id) => (accept::checked_id(id).map_err(at("/id"))?, true),
+            None => (self.new_id(), false),
         };
         self.check_schema(project, &event)?;
 
@@ -246,10 +327,17 @@ impl Intake {
         if let Some(trace) = trace {
             headers.insert(header::TRACEPARENT, trace);
         }
+        if !is_given {
+            headers.insert(header::ID_MADE_UP, "true");
+        }
         let payload = bytes::Bytes::from(Box::<str>::from(event.data).into_boxed_bytes());
-        let subject = subject::event(&project.name, &event.r#type);
-        let storing = self.bus.publish(subject, headers, payload).await.map_err(not_stored)?;
-        Ok((id, storing))
+        Ok(Checked {
+            id,
+            digest: is_given.then(|| repeats::digest(&event.r#type, Some(&headers), &payload)),
+            subject: subject::event(&project.name, &event.r#type),
+            headers,
+            payload,
+        })
     }
 
     /// Refuses what fan-out would reject: a producer that is listening is told at once.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
-use common::bus::Bus;
+use common::bus::{Bus, Seen};
 use common::clock::Clock;
 use common::definitions::Definitions;
 use common::http::auth::bearer;
@@ -23,6 +23,8 @@ use utoipa_axum::routes;
 pub struct Intake {
     /// NATS.
     pub bus: Bus,
+    /// The ids that are taken.
+    pub seen: Seen,
     /// Projects and tokens.
     pub definitions: Arc<Definitions>,
     /// Time of ids and of tokens' expiry.

@@ -52,6 +52,7 @@ fn fact(second: u64, status: u16) -> AttemptFinished {
         ladder: vec![Duration::ZERO],
         fail_after: Some(3),
         trial: None,
+        exchange: proto_schemas::ledger::Exchange::default(),
     }
 }
 

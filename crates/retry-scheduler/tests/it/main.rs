@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod backlog;
 mod health;
+mod held;
+mod ordered;
 mod record;
 mod release;
 mod replay;

@@ -9,7 +9,7 @@ use posthaste::local::{Folder, Postgres, postgres};
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::ledger::{Fact, Outcome, SkipReason};
 use store::log::{self, State};
-use store::pending_deliveries::{self, DeliveryKey, Parking};
+use store::pending_deliveries::{self, Deferred, DeliveryKey, Then};
 use store::{attempts, events};
 
 use crate::support::*;
@@ -524,14 +524,14 @@ async fn a_delivery_parked_and_made_in_the_same_instant_is_not_made_again() {
     // Two recorders; neither sees what the other is about to commit.
     let made = handed_out_twice(attempt, Outcome::Delivered);
     let Fact::AttemptFinished(made) = &made else { panic!() };
-    let parking = Parking {
+    let parking = Deferred {
         attempt,
         reason: "the lane is full".into(),
-        due_at: START,
+        then: Then::Parked(START),
     };
     let mut parks = ledger.store.begin().await.unwrap();
     let mut records = ledger.store.begin().await.unwrap();
-    pending_deliveries::park(&mut parks, vec![parking], START)
+    pending_deliveries::defer(&mut parks, vec![parking], START)
         .await
         .unwrap();
     let new = attempts::NewAttempt {

@@ -322,6 +322,8 @@ async fn what_was_skipped_can_be_made_but_what_a_filter_kept_out_only_by_that_na
             owed: Vec::new(),
             skipped: vec![(webhook(1), reason)],
             warnings: Vec::new(),
+            held: Vec::new(),
+            ordered: Vec::new(),
         })
     };
     let reasons = [SkipReason::Paused, SkipReason::Disabled, SkipReason::Filtered];

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser as _;
-use common::bus::{Bus, Message};
+use common::bus::{Bus, ConfigBucket, Message};
 use common::clock::{Clock, Manual};
+use common::definitions::Definitions;
 use common::health::Health;
 use jiff::Timestamp;
 use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
+use proto_schemas::definition;
 use proto_schemas::event::Event;
-use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use proto_schemas::id::{AttemptRef, EventKey, OrderKey, ProjectId, WebhookId};
 use proto_schemas::ledger::{
-    AttemptFinished, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventAccepted, EventRejected, Fact, Outcome,
 };
+use proto_schemas::stream::config_key::Key;
 use retry_scheduler::Config;
 use retry_scheduler::metrics::Metrics;
 use retry_scheduler::partitions::Partitions;
@@ -24,11 +27,12 @@ use retry_scheduler::patience::Patience;
 use retry_scheduler::record::Recorder;
 use retry_scheduler::release::Releaser;
 use retry_scheduler::rescue::Rescuer;
-use store::pending_deliveries::{self, DeliveryKey, Room};
+use retry_scheduler::wake::Wake;
+use store::pending_deliveries::{self, DeliveryKey, Drain, Room};
 use store::projects::Project;
 use store::webhooks::Webhook;
-use store::{Store, attempts, log, projects, webhooks};
-use tokio::sync::{Notify, OnceCell};
+use store::{Connection, Store, attempts, log, projects, webhooks};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -113,7 +117,7 @@ impl OwnNats {
 pub(crate) struct Ledger {
     pub(crate) store: Store,
     pub(crate) clock: Manual,
-    pub(crate) wake: Arc<Notify>,
+    pub(crate) wake: Wake,
     pub(crate) patience: Patience,
     pub(crate) recorder: Arc<Recorder>,
 }
@@ -128,7 +132,7 @@ impl Ledger {
         let store = Store::connect(&config, "test", Duration::from_secs(10)).await.unwrap();
         store.migrate().await.unwrap();
         let clock = Manual::at(START);
-        let wake = Arc::new(Notify::new());
+        let wake = Wake::default();
         let patience = Patience {
             health: Health::new(),
             stop: CancellationToken::new(),
@@ -137,7 +141,7 @@ impl Ledger {
             store: store.clone(),
             clock: Clock::from(clock.clone()),
             partitions: Arc::new(Partitions::new(store.clone())),
-            wake: Arc::clone(&wake),
+            wake: wake.clone(),
             patience: patience.clone(),
             metrics: Metrics::default(),
         };
@@ -150,12 +154,18 @@ impl Ledger {
         }
     }
 
+    /// Of no webhook anything is known.
     pub(crate) fn releaser(&self, bus: &Bus, per_webhook: u32) -> Releaser {
+        self.releaser_by(bus, per_webhook, Arc::default())
+    }
+
+    pub(crate) fn releaser_by(&self, bus: &Bus, per_webhook: u32, definitions: Arc<Definitions>) -> Releaser {
         Releaser {
+            definitions,
             store: self.store.clone(),
             bus: bus.clone(),
             clock: Clock::from(self.clock.clone()),
-            wake: Arc::clone(&self.wake),
+            wake: self.wake.clone(),
             per_webhook,
             doubt_after: RESCUE_AFTER,
             patience: self.patience.clone(),
@@ -168,7 +178,7 @@ impl Ledger {
             store: self.store.clone(),
             bus: bus.clone(),
             clock: Clock::from(self.clock.clone()),
-            wake: Arc::clone(&self.wake),
+            wake: self.wake.clone(),
             doubt_after: RESCUE_AFTER,
             patience: self.patience.clone(),
             metrics: Metrics::default(),
@@ -215,7 +225,7 @@ impl Ledger {
         next
     }
 
-    /// Every pending delivery that is not dead: its state, attempt and release. Only of events on record.
+    /// Every pending delivery that is scheduled, released, parked or held: its state, attempt and release. Only of events on record.
     pub(crate) async fn pending(&self) -> BTreeMap<DeliveryKey, (&'static str, u32, u32)> {
         let mut transaction = self.store.begin().await.unwrap();
         let never = Timestamp::MAX;
@@ -228,6 +238,16 @@ impl Ledger {
         let parked = pending_deliveries::claim_parked(&mut transaction, never, ROOM, 10_000)
             .await
             .unwrap();
+        let held = async |connection: &mut Connection| {
+            let webhooks = pending_deliveries::webhooks_held(connection).await?;
+            Ok(webhooks
+                .into_iter()
+                .map(|webhook| Drain { webhook, most: 10_000 })
+                .collect())
+        };
+        let held = pending_deliveries::claim_held(&mut transaction, held, never, ROOM, 10_000)
+            .await
+            .unwrap();
         transaction.rollback().await.unwrap();
         let state = |state: &'static str, attempts: Vec<AttemptRef>| {
             attempts
@@ -237,6 +257,7 @@ impl Ledger {
         state("scheduled", scheduled)
             .chain(state("released", released))
             .chain(state("parked", parked))
+            .chain(state("held", held.into_iter().map(|claimed| claimed.attempt).collect()))
             .collect()
     }
 
@@ -330,7 +351,30 @@ pub(crate) fn accepted(key: EventKey, owed: &[WebhookId]) -> Fact {
         owed: owed.to_vec(),
         skipped: Vec::new(),
         warnings: Vec::new(),
+        held: Vec::new(),
+        ordered: Vec::new(),
     })
+}
+
+/// An event owed to one webhook, which is paused and holds it.
+pub(crate) fn accepted_held(key: EventKey, webhook: WebhookId) -> Fact {
+    kept_back(key, webhook, true, None)
+}
+
+/// An event owed to one webhook, whose deliveries go out in order.
+pub(crate) fn accepted_ordered(key: EventKey, webhook: WebhookId, by: OrderKey) -> Fact {
+    kept_back(key, webhook, false, Some(by))
+}
+
+fn kept_back(key: EventKey, webhook: WebhookId, held: bool, by: Option<OrderKey>) -> Fact {
+    match accepted(key, &[webhook]) {
+        Fact::EventAccepted(fact) => Fact::EventAccepted(EventAccepted {
+            held: held.then_some(webhook).into_iter().collect(),
+            ordered: by.map(|by| (webhook, by)).into_iter().collect(),
+            ..fact
+        }),
+        other => other,
+    }
 }
 
 pub(crate) fn rejected(key: EventKey) -> Fact {
@@ -381,14 +425,74 @@ pub(crate) fn finished(attempt: AttemptRef, outcome: Outcome) -> AttemptFinished
         ladder: vec![Duration::ZERO, Duration::from_secs(60), Duration::from_secs(60)],
         fail_after: None,
         trial: None,
+        exchange: proto_schemas::ledger::Exchange::default(),
     }
 }
 
 pub(crate) fn deferred(attempt: AttemptRef) -> Fact {
+    not_made(attempt, Deferral::Park, "the lane is full")
+}
+
+pub(crate) fn held(attempt: AttemptRef) -> Fact {
+    not_made(attempt, Deferral::Hold, "the webhook is paused")
+}
+
+pub(crate) fn cancelled(attempt: AttemptRef) -> Fact {
+    not_made(attempt, Deferral::Cancel, "the webhook was deleted")
+}
+
+fn not_made(attempt: AttemptRef, kind: Deferral, reason: &str) -> Fact {
     Fact::DeliveryDeferred(DeliveryDeferred {
         attempt,
-        reason: "the lane is full".into(),
+        reason: reason.into(),
         retry_in: Duration::from_secs(2),
         deferred_at: START,
+        kind,
     })
+}
+
+/// The definition of a webhook of the project.
+pub(crate) fn definition(webhook: WebhookId) -> definition::Webhook {
+    definition::Webhook {
+        name: webhook.to_string(),
+        project_name: "acme".into(),
+        url: "https://example.com/".into(),
+        ..definition::Webhook::blank(webhook, PROJECT)
+    }
+}
+
+/// Definitions as a service has them in memory, and the bucket they come from.
+pub(crate) struct Defined {
+    pub(crate) definitions: Arc<Definitions>,
+    bucket: ConfigBucket,
+    stop: CancellationToken,
+}
+
+impl Defined {
+    pub(crate) async fn over(bus: &Bus) -> Self {
+        let stop = CancellationToken::new();
+        let definitions = Definitions::watch(bus, &Health::new(), &stop).await.unwrap();
+        Self {
+            definitions,
+            bucket: bus.config_bucket().await.unwrap(),
+            stop,
+        }
+    }
+
+    /// Puts a definition in force.
+    pub(crate) async fn put(&self, webhook: &definition::Webhook) {
+        let mut changes = self.definitions.changes();
+        let key = Key::Webhook(webhook.project, webhook.id);
+        self.bucket.put(&key, webhook.encode()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), changes.changed())
+            .await
+            .expect("the definition arrives")
+            .unwrap();
+    }
+}
+
+impl Drop for Defined {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
+use proto_schemas::ledger::Timings;
 use sqlx::query_as;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::State;
 use crate::time::{from_sql, to_sql};
 use crate::{Connection, Error};
 
@@ -46,6 +48,14 @@ pub struct Attempt {
     pub replay: Option<Uuid>,
     /// SHA-256 of the request's body; empty where no request was made.
     pub request_sha256: Vec<u8>,
+    /// Checksum of the request's method, url and header lines.
+    pub request_head: Option<u32>,
+    /// How long the parts of the request took.
+    pub timings: Timings,
+    /// Address and port that was talked to.
+    pub peer: Option<String>,
+    /// What was wrong with the TLS session, in one word.
+    pub tls_fault: Option<String>,
 }
 
 /// What came back.
@@ -70,6 +80,12 @@ pub struct AttemptFilter<'a> {
     pub webhook: Option<WebhookId>,
     /// With this end.
     pub status: Option<StatusFilter>,
+    /// Of deliveries that are now in this state.
+    pub state: Option<State>,
+    /// That failed for this reason.
+    pub error_class: Option<&'a str>,
+    /// Of events whose id contains this text.
+    pub containing: Option<&'a str>,
     /// Begun at or after.
     pub since: Option<Timestamp>,
     /// Begun before.
@@ -77,6 +93,32 @@ pub struct AttemptFilter<'a> {
     /// Of the replay with this number.
     pub run: Option<u32>,
 }
+
+impl AttemptFilter<'_> {
+    /// Whether it may fit few of many, with no index that says which.
+    const fn is_searching(&self) -> bool {
+        self.events.is_none()
+            && (self.event_type.is_some()
+                || self.status.is_some()
+                || self.state.is_some()
+                || self.error_class.is_some()
+                || self.run.is_some()
+                || self.containing.is_some())
+    }
+}
+
+/// A page of attempts. It may have fewer than asked for and yet not be the last: only so many are looked at for one page.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptPage {
+    /// The attempts, newest first.
+    pub attempts: Vec<Attempt>,
+    /// Where the next page begins, if there is more.
+    pub next: Option<AttemptCursor>,
+}
+
+/// Most attempts looked at for one page, so that a filter which fits almost nothing takes many short pages instead of one
+/// endless statement.
+const SCAN_MAX: i64 = 20_000;
 
 /// What an attempt ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,31 +140,39 @@ pub struct AttemptCursor {
     pub attempt: (EventKey, WebhookId, u32, u32),
 }
 
-struct Row {
-    event_key: Uuid,
-    webhook_id: Uuid,
-    run: i32,
-    attempt: i32,
-    project_id: Uuid,
-    event_id: String,
-    event_type: String,
-    webhook_name: Option<String>,
-    webhook_revision: i64,
-    started_at: time::OffsetDateTime,
-    duration_us: i32,
-    outcome: String,
-    status: Option<i16>,
-    error_class: Option<String>,
-    error: Option<String>,
-    next_attempt_at: Option<time::OffsetDateTime>,
-    handed_out: i32,
-    trial: Option<String>,
-    replay: Option<Uuid>,
-    request_sha256: Vec<u8>,
+pub(super) struct Row {
+    pub(super) event_key: Uuid,
+    pub(super) webhook_id: Uuid,
+    pub(super) run: i32,
+    pub(super) attempt: i32,
+    pub(super) project_id: Uuid,
+    pub(super) event_id: String,
+    pub(super) event_type: String,
+    pub(super) webhook_name: Option<String>,
+    pub(super) webhook_revision: i64,
+    pub(super) started_at: time::OffsetDateTime,
+    pub(super) duration_us: i32,
+    pub(super) outcome: String,
+    pub(super) status: Option<i16>,
+    pub(super) error_class: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) next_attempt_at: Option<time::OffsetDateTime>,
+    pub(super) handed_out: i32,
+    pub(super) trial: Option<String>,
+    pub(super) replay: Option<Uuid>,
+    pub(super) request_sha256: Vec<u8>,
+    pub(super) request_head: Option<i32>,
+    pub(super) dns_us: Option<i32>,
+    pub(super) connect_us: Option<i32>,
+    pub(super) tls_us: Option<i32>,
+    pub(super) first_byte_us: Option<i32>,
+    pub(super) peer: Option<String>,
+    pub(super) tls_fault: Option<String>,
 }
 
 impl From<Row> for Attempt {
     fn from(row: Row) -> Self {
+        let span = |micros: Option<i32>| Some(Duration::from_micros(micros?.unsigned_abs().into()));
         Self {
             attempt: AttemptRef {
                 event: EventKey::from_uuid(row.event_key),
@@ -147,6 +197,15 @@ impl From<Row> for Attempt {
             trial: row.trial,
             replay: row.replay,
             request_sha256: row.request_sha256,
+            request_head: row.request_head.map(i32::cast_unsigned),
+            timings: Timings {
+                dns: span(row.dns_us),
+                connect: span(row.connect_us),
+                tls: span(row.tls_us),
+                first_byte: span(row.first_byte_us),
+            },
+            peer: row.peer,
+            tls_fault: row.tls_fault,
         }
     }
 }
@@ -161,6 +220,85 @@ pub async fn attempts(
     filter: &AttemptFilter<'_>,
     before: Option<AttemptCursor>,
     limit: u32,
+) -> Result<AttemptPage, Error> {
+    let looked_at = match filter.is_searching() {
+        true => looked_at(connection, project, filter, before).await?,
+        false => None,
+    };
+    let mut attempts = page(connection, project, filter, before, looked_at, limit).await?;
+    let is_full = attempts.len() > limit as usize;
+    attempts.truncate(limit as usize);
+    let next = match attempts.last() {
+        Some(last) if is_full => Some(AttemptCursor::of(last)),
+        _ => looked_at,
+    };
+    Ok(AttemptPage { attempts, next })
+}
+
+impl AttemptCursor {
+    /// Where a page ends whose last attempt this is.
+    #[must_use]
+    pub fn of(attempt: &Attempt) -> Self {
+        let at = attempt.attempt;
+        Self {
+            started_at: attempt.started_at,
+            attempt: (at.event, at.webhook, at.run, at.attempt),
+        }
+    }
+}
+
+/// The last attempt to be looked at, where there may be more.
+async fn looked_at(
+    connection: &mut Connection,
+    project: ProjectId,
+    filter: &AttemptFilter<'_>,
+    before: Option<AttemptCursor>,
+) -> Result<Option<AttemptCursor>, Error> {
+    let row = sqlx::query!(
+        r#"-- log::attempts_looked_at
+         SELECT a.started_at, a.event_key, a.webhook_id, a.run, a.attempt
+         FROM attempts a
+         WHERE a.project_id = $1
+           AND ($2::uuid IS NULL OR a.webhook_id = $2)
+           AND ($3::timestamptz IS NULL OR a.started_at >= $3)
+           AND ($4::timestamptz IS NULL OR a.started_at < $4)
+           AND ($5::timestamptz IS NULL
+                OR (a.started_at <= $5
+                    AND (a.started_at, a.event_key, a.webhook_id, a.run, a.attempt) < ($5, $6, $7, $8, $9)))
+         ORDER BY a.started_at DESC, a.event_key DESC, a.webhook_id DESC, a.run DESC, a.attempt DESC
+         OFFSET $10 LIMIT 1"#,
+        project.as_uuid(),
+        filter.webhook.map(WebhookId::as_uuid),
+        filter.since.map(to_sql),
+        filter.until.map(to_sql),
+        before.map(|before| to_sql(before.started_at)),
+        before.map(|before| before.attempt.0.as_uuid()),
+        before.map(|before| before.attempt.1.as_uuid()),
+        before.map(|before| number(before.attempt.2)),
+        before.map(|before| number(before.attempt.3)),
+        SCAN_MAX - 1,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| AttemptCursor {
+        started_at: from_sql(row.started_at),
+        attempt: (
+            EventKey::from_uuid(row.event_key),
+            WebhookId::from_uuid(row.webhook_id),
+            row.run.unsigned_abs(),
+            row.attempt.unsigned_abs(),
+        ),
+    }))
+}
+
+/// Up to one more than `limit` attempts before `before`, down to `end`.
+async fn page(
+    connection: &mut Connection,
+    project: ProjectId,
+    filter: &AttemptFilter<'_>,
+    before: Option<AttemptCursor>,
+    end: Option<AttemptCursor>,
+    limit: u32,
 ) -> Result<Vec<Attempt>, Error> {
     let events: Option<Vec<Uuid>> = filter
         .events
@@ -174,13 +312,17 @@ pub async fn attempts(
         Some(StatusFilter::Code(first, last)) => Some((code(first), code(last))),
         _ => None,
     };
+    let pending: Option<Vec<String>> = match filter.state {
+        None | Some(State::Delivered) => None,
+        Some(state) => Some(state.pending().iter().map(|state| (*state).to_owned()).collect()),
+    };
     let rows = query_as!(
         Row,
         r#"-- log::attempts
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256,
-                r.id AS "replay?"
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256, a.request_head,
+                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault, r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
               LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.project_id = $1
@@ -194,7 +336,22 @@ pub async fn attempts(
                 OR (a.started_at <= $9
                     AND (a.started_at, a.event_key, a.webhook_id, a.run, a.attempt) < ($9, $10, $11, $12, $13)))
            AND ($15::text IS NULL OR a.event_type = $15)
-           AND ($16::integer IS NULL OR a.run = $16 AND a.run > 0)
+           AND ($16::text IS NULL OR a.error_class = $16)
+           AND ($17::text IS NULL OR strpos(a.event_id, $17) > 0)
+           AND ($18::text[] IS NULL
+                OR (a.trial IS NULL
+                    AND EXISTS (SELECT FROM pending_deliveries p
+                                WHERE p.event_key = a.event_key AND p.webhook_id = a.webhook_id AND p.run = a.run
+                                  AND p.state = ANY($18))))
+           AND (NOT $19::boolean
+                OR (a.trial IS NULL
+                    AND EXISTS (SELECT FROM attempts d
+                                WHERE d.event_key = a.event_key AND d.webhook_id = a.webhook_id AND d.run = a.run
+                                  AND d.outcome = 'delivered')))
+           AND ($20::timestamptz IS NULL
+                OR (a.started_at >= $20
+                    AND (a.started_at, a.event_key, a.webhook_id, a.run, a.attempt) >= ($20, $21, $22, $23, $24)))
+           AND ($25::integer IS NULL OR a.run = $25 AND a.run > 0)
          ORDER BY a.started_at DESC, a.event_key DESC, a.webhook_id DESC, a.run DESC, a.attempt DESC
          LIMIT $14"#,
         project.as_uuid(),
@@ -210,8 +367,17 @@ pub async fn attempts(
         before.map(|before| before.attempt.1.as_uuid()),
         before.map(|before| number(before.attempt.2)),
         before.map(|before| number(before.attempt.3)),
-        i64::from(limit),
+        i64::from(limit) + 1,
         filter.event_type,
+        filter.error_class,
+        filter.containing,
+        pending.as_deref(),
+        filter.state == Some(State::Delivered),
+        end.map(|end| to_sql(end.started_at)),
+        end.map(|end| end.attempt.0.as_uuid()),
+        end.map(|end| end.attempt.1.as_uuid()),
+        end.map(|end| number(end.attempt.2)),
+        end.map(|end| number(end.attempt.3)),
         filter.run.map(number),
     )
     .fetch_all(connection)
@@ -233,8 +399,8 @@ pub async fn attempt(
         r#"-- log::attempt
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256,
-                r.id AS "replay?"
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256, a.request_head,
+                a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.peer, a.tls_fault, r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
               LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.event_key = $1 AND a.webhook_id = $2 AND a.run = $3 AND a.attempt = $4 AND a.project_id = $5"#,
@@ -271,8 +437,46 @@ pub async fn attempt(
     }))
 }
 
+/// What came back of each of these attempts, in their order; nothing where there is no such row any more.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn responses(connection: &mut Connection, attempts: &[Attempt]) -> Result<Vec<Option<Response>>, Error> {
+    let references = || attempts.iter().map(|attempt| attempt.attempt);
+    let events: Vec<_> = references().map(|at| at.event.as_uuid()).collect();
+    let webhooks: Vec<_> = references().map(|at| at.webhook.as_uuid()).collect();
+    let runs: Vec<_> = references().map(|at| number(at.run)).collect();
+    let numbers: Vec<_> = references().map(|at| number(at.attempt)).collect();
+    let rows = sqlx::query!(
+        r#"-- log::responses
+         SELECT row.position AS "position!", a.response_headers AS "headers?: Json<Vec<(String, String)>>",
+                a.response_body AS "response_body?", a.response_truncated
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::integer[]) WITH ORDINALITY
+              AS row (event_key, webhook_id, run, attempt, position)
+         JOIN attempts a USING (event_key, webhook_id, run, attempt)"#,
+        &events,
+        &webhooks,
+        &runs,
+        &numbers,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut found: Vec<Option<Response>> = attempts.iter().map(|_| None).collect();
+    for row in rows {
+        let position = usize::try_from(row.position - 1).unwrap_or(usize::MAX);
+        if let Some(place) = found.get_mut(position) {
+            *place = Some(Response {
+                headers: row.headers.map(|headers| headers.0).unwrap_or_default(),
+                body: row.response_body.unwrap_or_default(),
+                truncated: row.response_truncated,
+            });
+        }
+    }
+    Ok(found)
+}
+
 /// A number that is too large for the column is none that is in it.
-fn number(number: u32) -> i32 {
+pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(-1)
 }
 

@@ -95,7 +95,7 @@ impl State {
     }
 
     /// The states of `pending_deliveries` it stands for; empty for one that has no row there.
-    const fn pending(self) -> &'static [&'static str] {
+    pub(super) const fn pending(self) -> &'static [&'static str] {
         match self {
             Self::Scheduled => &["scheduled", "released"],
             Self::Parked => &["parked"],

@@ -6,9 +6,13 @@ mod dead_letters;
 mod deliveries;
 mod events;
 mod rejected_events;
+mod tail;
 
-pub use attempts::{Attempt, AttemptCursor, AttemptFilter, Response, StatusFilter, attempt, attempts};
+pub use attempts::{
+    Attempt, AttemptCursor, AttemptFilter, AttemptPage, Response, StatusFilter, attempt, attempts, responses,
+};
 pub use dead_letters::{DeadLetterGroup, GroupCursor, Grouping, dead_letter_groups};
 pub use deliveries::{Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State, deliveries, deliveries_of_run};
 pub use events::{Event, EventFilter, event, event_keys, events, payload};
 pub use rejected_events::{RejectedEvent, rejected_events};
+pub use tail::{Recorded, horizon, recorded};

@@ -35,6 +35,12 @@ pub struct Settings {
     /// Failed attempts in a row after which it has failed; 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_after: Option<u32>,
+    /// Which deliveries wait for which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Ordering>,
+    /// How many held deliveries may be released in a window of time once it is active again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_rate: Option<RateLimit>,
     /// The profile's options, switched on or off.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, bool>,
@@ -61,6 +67,19 @@ pub struct SignatureSettings {
     pub standard_webhooks: bool,
     /// A header with `sha256=` and the body's HMAC.
     pub body_hmac_header: Option<String>,
+}
+
+/// Which deliveries wait for which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "lowercase")]
+pub enum Ordering {
+    /// Each waits until the one before it is settled.
+    Webhook,
+    /// The same, among those for whose events an expression gives the same.
+    Key {
+        /// The expression.
+        key: String,
+    },
 }
 
 /// At most `requests` in each window.

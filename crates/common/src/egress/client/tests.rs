@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use proto_schemas::ledger::ErrorClass;
+use proto_schemas::ledger::{ErrorClass, TlsFault};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,6 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+
+mod exchange;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -118,6 +120,7 @@ async fn post(client: &Client, url: &str, timeout: Duration) -> Result<Response,
             timeout,
         })
         .await
+        .outcome
 }
 
 /// What goes wrong, as class and text.
@@ -145,7 +148,7 @@ async fn a_request_arrives_as_it_was_given() {
     headers.append("webhook-id", HeaderValue::from_static("evt_1"));
     headers.append("content-type", HeaderValue::from_static("application/json"));
     let body = Bytes::from_static(br#"{"n": 1.0, "n": 2}"#);
-    let response = client
+    let exchange = client
         .send(Request {
             method: Method::POST,
             target: &target,
@@ -153,8 +156,8 @@ async fn a_request_arrives_as_it_was_given() {
             body: body.clone(),
             timeout: TIMEOUT,
         })
-        .await
-        .unwrap();
+        .await;
+    let (peer, response) = (exchange.peer.unwrap(), exchange.outcome.unwrap());
 
     let (head, arrived) = told.recv().await.unwrap();
     assert_eq!(arrived, body);
@@ -173,7 +176,7 @@ async fn a_request_arrives_as_it_was_given() {
     assert_eq!(response.status, 202);
     assert_eq!(&response.body[..], b"ok");
     assert!(!response.truncated);
-    assert_eq!(response.remote_addr.port(), receiver.port);
+    assert_eq!(peer.port(), receiver.port);
     assert_eq!(
         response.header_lines(),
         [("x-one", "1"), ("x-two", "\u{fffd}"), ("content-length", "2")]
@@ -194,7 +197,7 @@ async fn an_empty_body_has_a_length() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    assert_eq!(client.send(request).await.unwrap().status, 200);
+    assert_eq!(client.send(request).await.outcome.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -375,7 +378,7 @@ async fn a_name_that_leads_to_a_refused_address_is_never_dialled() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    let error = strict.send(request).await.unwrap_err();
+    let error = strict.send(request).await.outcome.unwrap_err();
     assert_eq!(
         (error.class, error.to_string().as_str()),
         (ErrorClass::RefusedAddress, "target address not allowed")
@@ -397,7 +400,7 @@ async fn an_answer_from_a_refused_address_is_not_passed_on() {
         timeout: TIMEOUT,
     };
     assert_eq!(
-        strict.send(request).await.unwrap_err().class,
+        strict.send(request).await.outcome.unwrap_err().class,
         ErrorClass::RefusedAddress
     );
 }
@@ -418,7 +421,7 @@ async fn without_http_not_even_a_target_gets_it_through() {
         body: Bytes::new(),
         timeout: TIMEOUT,
     };
-    assert!(https_only.send(request).await.is_err());
+    assert!(https_only.send(request).await.outcome.is_err());
     assert_eq!(receiver.connections(), 0);
 }
 
@@ -492,7 +495,6 @@ async fn https_is_spoken_in_http_2_over_one_connection() {
             .await
             .unwrap();
         assert_eq!(&response.body[..], b"HTTP/2.0");
-        assert_eq!(response.remote_addr.port(), receiver.port);
     }
     assert_eq!(receiver.connections(), 1);
 }
@@ -501,21 +503,29 @@ async fn https_is_spoken_in_http_2_over_one_connection() {
 async fn certificates_are_verified_and_what_is_wrong_with_one_is_named() {
     let authority = Authority::new();
     let unknown = "the certificate is not from a known authority, or its intermediate certificates are not sent along";
-    for (client, name, expired, text) in [
-        (client(), "127.0.0.1", false, unknown),
+    for (client, name, expired, fault, text) in [
+        (client(), "127.0.0.1", false, TlsFault::UnknownIssuer, unknown),
         (
             authority.client(),
             "other.example",
             false,
+            TlsFault::WrongName,
             "the certificate is for another host",
         ),
-        (authority.client(), "127.0.0.1", true, "the certificate has expired"),
+        (
+            authority.client(),
+            "127.0.0.1",
+            true,
+            TlsFault::Expired,
+            "the certificate has expired",
+        ),
     ] {
         let receiver = authority.receiver(name, expired).await;
         let error = post(&client, &format!("https://127.0.0.1:{}/", receiver.port), TIMEOUT)
             .await
             .unwrap_err();
         assert_eq!((error.class, error.to_string().as_str()), (ErrorClass::Tls, text));
+        assert_eq!(error.tls_fault, Some(fault));
     }
     let plain = Receiver::start(|mut stream| async move {
         let mut hello = [0; 64];

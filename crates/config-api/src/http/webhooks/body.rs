@@ -9,7 +9,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::fields::{
-    AnswerClass, BodyWord, HeaderBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord, SignatureBody, Success,
+    AnswerClass, BodyWord, HeaderBody, OrderingBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord,
+    SignatureBody, Success,
 };
 use crate::changes::{Changes, HeaderChange};
 use crate::http::json::{Span, given, nullable};
@@ -113,6 +114,14 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 /// Changes to a webhook. What is absent stays as it is.
@@ -203,6 +212,14 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
     fail_after: Option<Option<u32>>,
+    /// Which deliveries wait for which; null: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<OrderingBody>)]
+    ordering: Option<Option<OrderingBody>>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RateLimitBody>)]
+    drain_rate: Option<Option<RateLimitBody>>,
 }
 
 impl NewWebhook {
@@ -285,6 +302,8 @@ impl From<NewWebhook> for Changes {
             max_in_flight: new.max_in_flight,
             pause: new.pause,
             fail_after: new.fail_after,
+            ordering: new.ordering,
+            drain_rate: new.drain_rate,
         });
         Self { secret_kind, ..changes }
     }
@@ -316,6 +335,8 @@ impl From<ChangedWebhook> for Changes {
             max_in_flight: changed.max_in_flight,
             hold_while_paused: changed.pause.map(|pause| pause.map(PauseWord::holds)),
             fail_after: changed.fail_after,
+            ordering: changed.ordering.map(|ordering| ordering.map(Into::into)),
+            drain_rate: changed.drain_rate.map(|limit| limit.map(Into::into)),
             options: changed.options,
         }
     }

@@ -7,7 +7,7 @@ use proto_schemas::definition::SecretKind;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use store::webhooks::{BodyKind, HeaderValue, RateLimit, Retry, SignatureSettings, Webhook};
+use store::webhooks::{BodyKind, HeaderValue, Ordering, RateLimit, Retry, SignatureSettings, Webhook};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -204,6 +204,38 @@ impl From<RateLimit> for RateLimitBody {
         Self {
             requests: limit.requests,
             per: Span(Duration::from_millis(limit.window_ms.into())),
+        }
+    }
+}
+
+/// Which deliveries wait for which.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(tag = "by", rename_all = "lowercase", deny_unknown_fields)]
+pub(in crate::http) enum OrderingBody {
+    /// Each waits until the one before it is settled: delivered, dead or cancelled.
+    Webhook,
+    /// The same, among those for whose events the expression gives the same.
+    Key {
+        /// An expression over the event.
+        #[schema(max_length = 256, example = "data.customer_id")]
+        key: String,
+    },
+}
+
+impl From<OrderingBody> for Ordering {
+    fn from(body: OrderingBody) -> Self {
+        match body {
+            OrderingBody::Webhook => Self::Webhook,
+            OrderingBody::Key { key } => Self::Key { key },
+        }
+    }
+}
+
+impl From<Ordering> for OrderingBody {
+    fn from(ordering: Ordering) -> Self {
+        match ordering {
+            Ordering::Webhook => Self::Webhook,
+            Ordering::Key { key } => Self::Key { key },
         }
     }
 }

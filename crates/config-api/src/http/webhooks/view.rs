@@ -10,7 +10,9 @@ use store::webhooks::{Secret, Webhook};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::fields::{AnswerClass, BodyWord, HeaderView, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{
+    AnswerClass, BodyWord, HeaderView, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success,
+};
 use crate::http::json::Span;
 use crate::resolve;
 
@@ -72,6 +74,12 @@ pub(crate) struct Definition {
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[schema(required)]
     fail_after: Option<u32>,
+    /// Which deliveries wait for which; null: none.
+    #[schema(required)]
+    ordering: Option<OrderingBody>,
+    /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
+    #[schema(required)]
+    drain_rate: Option<RateLimitBody>,
 }
 
 /// A webhook.
@@ -208,6 +216,8 @@ impl Definition {
             max_in_flight: settings.max_in_flight,
             pause: settings.hold_while_paused.map(PauseWord::of),
             fail_after: settings.fail_after,
+            ordering: settings.ordering.clone().map(OrderingBody::from),
+            drain_rate: settings.drain_rate.map(RateLimitBody::from),
         }
     }
 }

@@ -1,0 +1,296 @@
+//! What was sent, made again.
+//!
+//! Of a request, only hashes are recorded: rendering is pure, so event and revision give the same body again, and the
+//! hash says whether they did. Its headers are put together as dispatcher does it, with nothing in place of what is
+//! secret: protected values and signatures; a checksum says whether they are the same.
+
+use axum::body::Bytes;
+use common::egress;
+use common::http::Problem;
+use common::render::{Placeholders, Renderer, Subject};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use proto_schemas::definition::{self, HeaderValue as Defined};
+use proto_schemas::delivery::{DeliveryDue, TrialKind};
+use proto_schemas::event::Event;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use store::log::Attempt;
+use store::projects::Project;
+use store::webhooks;
+use store::{Connection, events, tests};
+use utoipa::ToSchema;
+
+use super::super::json::Text;
+use super::super::webhooks::recorded;
+use crate::api::{Api, failed};
+use crate::resolve;
+use crate::webhooks::profile;
+
+/// A request, as it was sent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Request)]
+pub(super) struct RequestView {
+    /// Whether all below is what was sent, by the hashes that are on record.
+    reproduced: bool,
+    /// Why not, where it is not; what cannot be told is null.
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(required)]
+    method: Option<String>,
+    #[schema(required)]
+    url: Option<String>,
+    /// The header lines, but for those of the connection itself.
+    #[schema(required)]
+    headers: Option<Vec<SentHeader>>,
+    #[serde(flatten)]
+    body: Text,
+    /// SHA-256 of the body that was sent, in hexadecimal.
+    #[schema(example = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a")]
+    body_sha256: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct SentHeader {
+    key: String,
+    /// Null for what is secret: protected values and signatures.
+    #[schema(required)]
+    value: Option<String>,
+    /// Whether it is.
+    protected: bool,
+}
+
+/// A request made again.
+struct Remade {
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// What was sent in an attempt; `None` where no request was made.
+///
+/// # Errors
+/// A failure of Postgres.
+pub(super) async fn sent(
+    api: &Api,
+    connection: &mut Connection,
+    project: &Project,
+    attempt: &Attempt,
+) -> Result<Option<RequestView>, Problem> {
+    if attempt.webhook_revision == 0 || attempt.request_sha256.is_empty() {
+        return Ok(None);
+    }
+    let remade = match subject(api, connection, project, attempt).await? {
+        Ok((event, definition)) => remake(api, attempt, &event, &definition),
+        Err(reason) => Err(reason),
+    };
+    Ok(Some(RequestView::of(attempt, remade)))
+}
+
+/// The event and the definition that a request was made of, or why they cannot be told.
+async fn subject(
+    api: &Api,
+    connection: &mut Connection,
+    project: &Project,
+    attempt: &Attempt,
+) -> Result<Result<(Event, definition::Webhook), String>, Problem> {
+    let at = attempt.attempt;
+    let (event, given) = if attempt.trial.is_some() {
+        let duties = tests::duties(connection, &[at.event]).await.map_err(failed)?;
+        let due = duties
+            .into_iter()
+            .next()
+            .and_then(|(_, due)| DeliveryDue::decode(due.into()).ok());
+        let Some(due) = due else {
+            return Ok(Err("the test is not on record any more".to_owned()));
+        };
+        (due.event, due.trial.and_then(|trial| trial.webhook))
+    } else {
+        let found = events::load(connection, &[at.event]).await.map_err(failed)?;
+        let Some(event) = found.into_iter().next() else {
+            return Ok(Err("the event is not on record yet, or any more".to_owned()));
+        };
+        (event, None)
+    };
+    if let Some(given) = given {
+        return Ok(Ok((event, *given)));
+    }
+    let stored = webhooks::by_ids(connection, &[at.webhook]).await.map_err(failed)?;
+    let Some(mut webhook) = stored.into_iter().find(|webhook| webhook.project == project.id) else {
+        return Ok(Err("the webhook is not known any more".to_owned()));
+    };
+    if webhook.revision != attempt.webhook_revision {
+        let revision = webhooks::revision(connection, at.webhook, attempt.webhook_revision).await;
+        let Some(then) = revision
+            .map_err(failed)?
+            .and_then(|revision| recorded(&webhook, revision.definition))
+        else {
+            return Ok(Err("that revision of the webhook cannot be read any more".to_owned()));
+        };
+        webhook = then;
+    }
+    Ok(Ok((
+        event,
+        resolve::webhook(&webhook, None, project, profile(api, project)?),
+    )))
+}
+
+/// The request that this event and this definition make.
+fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::Webhook) -> Result<Remade, String> {
+    let is_check = attempt.trial.as_deref() == Some(TrialKind::Check.as_str());
+    // As the guard writes it: that is what was sent to.
+    let normal = |url: String| api.guard.check(&url).map_or(url, |target| target.as_str().to_owned());
+    let url = normal(definition.url.clone());
+    if is_check {
+        return Ok(Remade {
+            method: Method::GET,
+            url,
+            headers: own_headers(definition, None)?,
+            body: Bytes::new(),
+        });
+    }
+    let subject = Subject::new(event, &definition.project_name, &definition.options);
+    let placeholders = Placeholders::compile(&definition.placeholders)
+        .map_err(|(name, _)| format!("the placeholder {name} cannot be worked out any more"))?;
+    let filled = |text: &str| -> Result<String, String> {
+        let values = placeholders.values(&subject).map_err(|error| error.to_string())?;
+        values.header(text).map_err(|error| error.to_string())
+    };
+    let url = match Placeholders::occur(&definition.placeholders, &url) {
+        false => url,
+        true => {
+            let values = placeholders.values(&subject).map_err(|error| error.to_string())?;
+            normal(values.url(&url).map_err(|error| error.to_string())?)
+        }
+    };
+    let mut headers = own_headers(definition, Some(&filled))?;
+    let renderer = Renderer::compile(&definition.body).map_err(|error| error.to_string())?;
+    let rendered = renderer.render(&subject).map_err(|error| error.to_string())?;
+    add_headers(&mut headers, attempt, event, definition, &rendered.content_type).map_err(|error| error.to_string())?;
+    Ok(Remade {
+        method: Method::POST,
+        url,
+        headers,
+        body: rendered.body,
+    })
+}
+
+/// What stands in a header of the webhook's own, with its placeholders filled in.
+type Filled<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// The headers that every request of the webhook has. A check has no event to fill placeholders in with, and is sent
+/// without what holds one.
+fn own_headers(definition: &definition::Webhook, filled: Option<Filled<'_>>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(egress::USER_AGENT));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    for own in &definition.headers {
+        let illegal = || format!("the header {} cannot be read any more", own.name);
+        let name = HeaderName::from_bytes(own.name.as_bytes()).map_err(|_| illegal())?;
+        let value = match (&own.value, filled) {
+            (Defined::Sealed(_), _) => hidden(),
+            (Defined::Plain(text), _) if !Placeholders::occur(&definition.placeholders, text) => {
+                HeaderValue::from_str(text).map_err(|_| illegal())?
+            }
+            (Defined::Plain(text), Some(filled)) => HeaderValue::from_str(&filled(text)?).map_err(|_| illegal())?,
+            (Defined::Plain(_), None) => continue,
+        };
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Adds the headers that are the event's and the attempt's.
+fn add_headers(
+    headers: &mut HeaderMap,
+    attempt: &Attempt,
+    event: &Event,
+    definition: &definition::Webhook,
+    content_type: &str,
+) -> Result<(), http::Error> {
+    if !headers.contains_key(header::CONTENT_TYPE) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type)?);
+    }
+    if !event.traceparent.is_empty() {
+        headers.insert("traceparent", HeaderValue::from_str(&event.traceparent)?);
+    }
+    let is_signed = definition.sealed_secret.is_some();
+    if definition.signature.standard_webhooks {
+        headers.insert("webhook-id", HeaderValue::from_str(&event.id)?);
+        let timestamp = attempt.started_at.as_second();
+        headers.insert("webhook-timestamp", HeaderValue::from(timestamp));
+        if is_signed {
+            headers.insert("webhook-signature", hidden());
+        }
+    }
+    if let Some(name) = definition.signature.body_hmac_header.as_ref().filter(|_| is_signed) {
+        headers.insert(HeaderName::from_bytes(name.as_bytes())?, hidden());
+    }
+    if attempt.attempt.run > 0 {
+        headers.insert("posthaste-replay", HeaderValue::from(attempt.attempt.run));
+    }
+    if attempt.trial.is_some() {
+        headers.insert("posthaste-test", HeaderValue::from_static("true"));
+    }
+    Ok(())
+}
+
+/// Stands for a value that is not given out.
+fn hidden() -> HeaderValue {
+    let mut value = HeaderValue::from_static("hidden");
+    value.set_sensitive(true);
+    value
+}
+
+impl RequestView {
+    fn of(attempt: &Attempt, remade: Result<Remade, String>) -> Self {
+        let mut view = Self {
+            reproduced: false,
+            reason: None,
+            method: None,
+            url: None,
+            headers: None,
+            body: Text::default(),
+            body_sha256: hex::encode(&attempt.request_sha256),
+        };
+        let remade = match remade {
+            Ok(remade) => remade,
+            Err(reason) => {
+                view.reason = Some(reason);
+                return view;
+            }
+        };
+        let is_body = Sha256::digest(&remade.body).as_slice() == attempt.request_sha256;
+        // Requests of a release before have no checksum: what they say of the body has to do.
+        let head = egress::head_checksum(&remade.method, &remade.url, &remade.headers);
+        let is_head = attempt.request_head.map_or(is_body, |recorded| recorded == head);
+        view.reproduced = is_body && is_head;
+        view.reason = match (is_body, is_head) {
+            (true, true) => None,
+            (false, true) => Some("the profile or the release has changed since, and makes another body"),
+            (true, false) => Some("the profile or the release has changed since, and makes another head"),
+            (false, false) => Some("the profile or the release has changed since, and makes another request"),
+        }
+        .map(str::to_owned);
+        if is_body {
+            view.body = Text::new(remade.body.to_vec(), false);
+        }
+        if is_head {
+            view.method = Some(remade.method.to_string());
+            view.url = Some(remade.url);
+            view.headers = Some(lines(&remade.headers));
+        }
+        view
+    }
+}
+
+fn lines(headers: &HeaderMap) -> Vec<SentHeader> {
+    headers
+        .iter()
+        .map(|(name, value)| SentHeader {
+            key: name.to_string(),
+            value: (!value.is_sensitive()).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            protected: value.is_sensitive(),
+        })
+        .collect()
+}
