@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
 use proto_schemas::id::{EventKey, ProjectId, WebhookId, is_event_type};
+use proto_schemas::operational::is_operational;
 use store::projects::Project;
 use store::tests::{self, NewTest, Test};
 use store::webhooks::Webhook;
@@ -35,6 +36,9 @@ const ANY_TYPE: &str = "posthaste.test";
 
 /// The type of an endpoint check's event. It has none, but the log has to call it something.
 const CHECK_TYPE: &str = "posthaste.check";
+
+/// The catalogue of what Posthaste tells of itself.
+const OPERATIONAL_CATALOGUE: &str = "posthaste";
 
 /// What is to be tested.
 #[derive(Debug)]
@@ -292,7 +296,10 @@ async fn example(api: &Api, project: &Project, profile: &Profile, event_type: &s
     if let Some(example) = own.and_then(|version| version.example) {
         return Ok(example.into());
     }
-    let catalogue = profile.catalogue.as_deref();
+    let catalogue = match is_operational(event_type) {
+        true => Some(OPERATIONAL_CATALOGUE),
+        false => profile.catalogue.as_deref(),
+    };
     if let Some(found) = catalogue.and_then(|catalogue| api.catalogues.event_type(catalogue, event_type)) {
         return Ok(found.example.clone().into());
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use proto_schemas::definition::Project;
 use proto_schemas::event::{Event, is_json};
 use proto_schemas::id::{EVENT_ID_MAX, EVENT_TYPE_MAX, EventKey, is_event_id, is_event_type};
+use proto_schemas::operational::{PREFIX, is_operational};
 use proto_schemas::{header, subject};
 
 use crate::cloudevents;
@@ -112,7 +113,10 @@ pub fn decide(message: &Message, project: Option<&Project>, max_event_bytes: usi
             format!("there is no project `{project_token}`; create it first"),
         )
     })?;
-    check_event_type(event_type)?;
+    match subject::is_operational(&message.subject) {
+        true => check_own_type(event_type)?,
+        false => check_event_type(event_type)?,
+    }
     check_size(message.payload.len(), max_event_bytes)?;
 
     let parts = match header_of(message, header::CONTENT_TYPE).unwrap_or_default() {
@@ -166,10 +170,25 @@ pub(crate) fn header_of<'a>(message: &'a Message, name: &str) -> Option<&'a str>
     message.headers.as_ref()?.get(name).map(AsRef::as_ref)
 }
 
+/// Whether Posthaste itself may publish the type.
+fn check_own_type(event_type: &str) -> Result<(), Rejection> {
+    match is_event_type(event_type) && is_operational(event_type) {
+        true => Ok(()),
+        false => Err(Rejection::new(
+            Reason::EventType,
+            format!("only Posthaste publishes on `events._posthaste.…`, and only types that begin with `{PREFIX}`"),
+        )),
+    }
+}
+
 /// # Errors
 /// [`Reason::EventType`]
 pub fn check_event_type(event_type: &str) -> Result<(), Rejection> {
     match is_event_type(event_type) {
+        true if is_operational(event_type) => Err(Rejection::new(
+            Reason::EventType,
+            format!("types that begin with `{PREFIX}` are what Posthaste tells of itself; choose another"),
+        )),
         true => Ok(()),
         false => Err(Rejection::new(
             Reason::EventType,

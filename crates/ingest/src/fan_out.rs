@@ -32,6 +32,7 @@ use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, OrderKey, WebhookId};
 use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD_MAX, SkipReason};
+use proto_schemas::operational::is_operational;
 use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::subject;
 use tokio_util::sync::CancellationToken;
@@ -261,6 +262,8 @@ impl FanOut {
         catch_unwind(AssertUnwindSafe(|| {
             let mut event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
             let warnings = match &project {
+                // Ours to answer for, whatever the project makes of its own events.
+                Some(_) if is_operational(&event.event_type) => Vec::new(),
                 Some(project) => {
                     if let Some(expressions) = self.definitions.event_attributes(project.id) {
                         add_attributes(&mut event, &project.name, &expressions);

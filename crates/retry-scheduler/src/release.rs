@@ -325,6 +325,7 @@ impl Releaser {
         let doubt_at = later(now, self.doubt_after);
         pending_deliveries::mark_released(&mut transaction, &outcome.stored, doubt_at, now).await?;
         pending_deliveries::step(&mut transaction, outcome.impossible, now).await?;
+        store::operational_events::insert(&mut transaction, &outcome.raised).await?;
         transaction.commit().await?;
         self.metrics.released(was, outcome.stored.len());
         match outcome.failure {
@@ -419,11 +420,18 @@ impl Releaser {
             match stored {
                 Ok(_) => outcome.stored.push(attempt),
                 // It will not get smaller.
-                Err(error @ bus::Error::TooLarge) => outcome.impossible.push(Step {
-                    after: attempt,
-                    reason: format!("attempt {} could not be made: {error}", attempt.attempt),
-                    due_at: None,
-                }),
+                Err(error @ bus::Error::TooLarge) => {
+                    let reason = format!("attempt {} could not be made: {error}", attempt.attempt);
+                    let event = events.get(&attempt.event);
+                    outcome.raised.extend(
+                        event.and_then(|event| operational::impossible(event, &attempt, &reason, self.clock.now())),
+                    );
+                    outcome.impossible.push(Step {
+                        after: attempt,
+                        reason,
+                        due_at: None,
+                    });
+                }
                 Err(error) => {
                     outcome.failed += 1;
                     outcome.failure = Some(error);
@@ -467,6 +475,8 @@ async fn drains_of(
 struct Published {
     stored: Vec<AttemptRef>,
     impossible: Vec<Step>,
+    /// What is to be told of these.
+    raised: Vec<OperationalEvent>,
     failed: usize,
     failure: Option<bus::Error>,
 }

@@ -15,6 +15,7 @@ mod lanes;
 mod logs;
 mod main_job;
 mod openapi;
+mod operational;
 mod ordering;
 mod outages;
 mod pausing;
