@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus, Message, Verdict};
 use common::definitions::{Definitions, Subscriber};
+use common::failpoint::{self, Point};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
 use common::render::Expressions;
@@ -138,6 +139,7 @@ impl FanOut {
             let matched = decide(&event, &self.definitions.subscribers(event.project));
             (event, matched, warnings)
         });
+        failpoint::reach(Point::FanOutDecided);
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
@@ -217,7 +219,9 @@ impl FanOut {
                 )
                 .await?;
             deliveries.push(stored);
+            failpoint::reach(Point::FanOutBetween);
         }
+        failpoint::reach(Point::FanOutPublished);
         let fact = Fact::EventAccepted(EventAccepted {
             event: event.clone(),
             owed: matched.owed.clone(),
@@ -230,6 +234,7 @@ impl FanOut {
             self.ledger.tell(&fact).map_err(Unstored::from),
         )
         .await?;
+        failpoint::reach(Point::FanOutStored);
         self.accepted.add(1, &[]);
         self.owed.add(matched.owed.len() as u64, &[]);
         self.skipped.add(matched.skipped.len() as u64, &[]);
@@ -250,6 +255,7 @@ impl FanOut {
             received_at: message.stored_at,
         });
         self.ledger.tell(&fact).await?;
+        failpoint::reach(Point::FanOutRejected);
         tracing::warn!(subject = %message.subject, reason = rejection.reason.as_str(), detail = rejection.detail, "event rejected");
         self.rejected
             .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use common::bus::{Message, Verdict};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use proto_schemas::delivery::TrialKind;
@@ -159,18 +160,27 @@ impl Recorder {
         let now = self.clock.now();
         let mut rows = Rows::of(part, now);
         self.partitions.ensure(rows.days()).await?;
+        failpoint::reach(Point::RecordRead);
 
         let mut transaction = self.store.begin().await?;
         store::events::insert(&mut transaction, &rows.accepted).await?;
+        failpoint::reach(Point::RecordEvents);
         store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
+        failpoint::reach(Point::RecordRejected);
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
+        failpoint::reach(Point::RecordAttempts);
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
         let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
+        failpoint::reach(Point::RecordSettled);
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
+        failpoint::reach(Point::RecordStepped);
         let deferred = rows.deferred.len();
         store::pending_deliveries::park(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        failpoint::reach(Point::RecordParked);
         rows.note_health(&mut transaction, &added).await?;
+        failpoint::reach(Point::RecordHealth);
         transaction.commit().await?;
+        failpoint::reach(Point::RecordCommitted);
 
         // A delivery is due, or a parked one may follow one that is done. A newly parked one waits for a second at least.
         if settled + stepped > 0 {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use futures::future::join_all;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
@@ -210,6 +211,7 @@ impl Releaser {
         if claimed.is_empty() {
             return Ok(transaction.rollback().await?);
         }
+        failpoint::reach(Point::ReleaseClaimed);
         let count = claimed.len();
         let mut due = self.settle_made(&mut transaction, claimed).await?;
         // Deliveries of one event stand together, so that each event is read once.
@@ -235,11 +237,14 @@ impl Releaser {
                 break;
             }
         }
+        failpoint::reach(Point::ReleasePublished);
         let now = self.clock.now();
         let doubt_at = later(now, self.doubt_after);
         pending_deliveries::mark_released(&mut transaction, &outcome.stored, doubt_at, now).await?;
         pending_deliveries::step(&mut transaction, outcome.impossible, now).await?;
+        failpoint::reach(Point::ReleaseMarked);
         transaction.commit().await?;
+        failpoint::reach(Point::ReleaseCommitted);
         self.metrics.released(was, outcome.stored.len());
         match outcome.failure {
             Some(source) => Err(Error::Bus {

@@ -8,6 +8,7 @@ mod conformance;
 mod crashes;
 mod examples;
 mod facades;
+mod faults;
 mod house;
 mod lanes;
 mod main_job;

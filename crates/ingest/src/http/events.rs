@@ -7,6 +7,7 @@ use async_nats::HeaderMap as NatsHeaders;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use common::bus;
+use common::failpoint::{self, Point};
 use common::http::openapi::ProblemBody;
 use common::http::{Code, FieldError, Json, Path, Problem, parse};
 
@@ -113,6 +114,7 @@ pub(super) async fn publish(
     let trace = trace_of(&headers);
     let (id, storing) = intake.publish(&project, event, trace).await?;
     let stored = storing.stored().await.map_err(not_stored)?;
+    failpoint::reach(Point::PostStored);
     Ok((
         StatusCode::ACCEPTED,
         Json(AcceptedEvent {
@@ -248,6 +250,7 @@ impl Intake {
         }
         let payload = bytes::Bytes::from(Box::<str>::from(event.data).into_boxed_bytes());
         let subject = subject::event(&project.name, &event.r#type);
+        failpoint::reach(Point::PostChecked);
         let storing = self.bus.publish(subject, headers, payload).await.map_err(not_stored)?;
         Ok((id, storing))
     }
