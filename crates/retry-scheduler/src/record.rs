@@ -10,7 +10,7 @@
 //! recorders may have the same ones at the same time. What makes that harmless:
 //! - A batch is one transaction: all of it is on record, or nothing.
 //! - Rows are named by what they are about, and are written once. Only an attempt that was not on record before has
-//!   consequences, so each has them once.
+//!   consequences, so each has them once; one that was learns at most that it has been handed out again.
 //! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
 //!   That makes the order within a batch immaterial, too.
 //! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.

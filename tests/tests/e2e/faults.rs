@@ -162,10 +162,12 @@ impl World {
         }
         let mut left: Vec<(Point, usize)> = points.iter().map(|point| (*point, times)).collect();
         let deadline = Instant::now() + REACHED_WITHIN * u32::try_from(times).unwrap();
+        let mut pause = Duration::from_millis(400);
         while !left.is_empty() {
             self.traffic(cluster).await;
             // Until the next burst, whoever has died is started again.
-            let next = Instant::now() + Duration::from_millis(400);
+            let next = Instant::now() + pause;
+            pause = (pause * 3 / 2).min(Duration::from_secs(3));
             while Instant::now() < next && !left.is_empty() {
                 let mut alive = Vec::new();
                 for (point, times) in left {
