@@ -58,6 +58,8 @@ pub struct Changes {
     pub rate_limit: Option<Option<RateLimit>>,
     /// Requests under way at once; `Some(None)`: the dispatcher's default.
     pub max_in_flight: Option<Option<u32>>,
+    /// Whether what happens while it is paused is kept for it.
+    pub hold_while_paused: Option<Option<bool>>,
     /// Failed attempts in a row after which it has failed; 0: never.
     pub fail_after: Option<Option<u32>>,
     /// The profile's options, in place of all that was said of them.

@@ -203,12 +203,10 @@ const ACTIVE: Standing = Standing {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use common::profile::Profiles;
     use proto_schemas::id::{ProjectId, WebhookId};
     use store::webhook_health::Stopped;
-    use store::webhooks::{Header, Settings};
+    use store::webhooks::Header;
     use uuid::Uuid;
 
     use super::*;

@@ -3,8 +3,6 @@
 //! A change and its revision, and the note that the definition is to be published, are one transaction. What a webhook
 //! may be is said in [`crate::changes`].
 
-use std::collections::BTreeMap;
-
 use common::egress::Refused;
 use common::http::{Code, Problem};
 use common::profile::Profile;
@@ -14,7 +12,7 @@ use proto_schemas::stream::config_key::Key;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use store::projects::{self, Project};
-use store::webhooks::{self, Settings, Webhook};
+use store::webhooks::{self, Webhook};
 use store::{Connection, Error};
 
 use crate::access::Caller;

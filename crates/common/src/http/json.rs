@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
@@ -61,8 +61,17 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(text).map_err(|error| match error.classify() {
         Category::Data => misfit::<T>(text, error),
         Category::Eof if text.is_empty() => Problem::new(Code::MalformedBody, "the body is empty; send JSON"),
+        // Where one of some words is wanted and a number, say, stands there, serde_json calls that a mistake of syntax.
+        Category::Syntax if error.to_string().starts_with(NO_VALUE) && is_json_text(text) => misfit::<T>(text, error),
         Category::Syntax | Category::Eof | Category::Io => Problem::new(Code::MalformedBody, error.to_string()),
     })
+}
+
+/// What serde_json says both where no JSON value begins and where it wanted one of some words.
+const NO_VALUE: &str = "expected value";
+
+fn is_json_text(text: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// Reads the text again, this time with an eye on where it is: what is right is not made slower by what is not.
@@ -75,7 +84,10 @@ fn misfit<T: DeserializeOwned>(text: &[u8], error: serde_json::Error) -> Problem
     };
     let position = format!(" at line {} column {}", error.line(), error.column());
     let detail = error.to_string();
-    let detail = detail.strip_suffix(&position).unwrap_or(&detail);
+    let detail = match detail.strip_suffix(&position).unwrap_or(&detail) {
+        NO_VALUE => "expected a string",
+        detail => detail,
+    };
 
     let mut path = path;
     if let Some(field) = named(detail) {
@@ -145,6 +157,18 @@ mod tests {
         Delays(Vec<u32>),
     }
 
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case", deny_unknown_fields)]
+    struct Pause {
+        words: Vec<Word>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "snake_case")]
+    enum Word {
+        Drop,
+    }
+
     /// The pointer and the detail of the one field that is refused.
     fn refused(text: &str) -> (String, String) {
         let problem = parse::<Webhook>(text.as_bytes()).unwrap_err();
@@ -205,6 +229,25 @@ mod tests {
         assert_eq!(
             refused("7"),
             says("#", "invalid type: integer `7`, expected struct Webhook")
+        );
+    }
+
+    #[test]
+    fn what_is_no_word_where_one_is_wanted_is_named() {
+        for wrong in ["true", "7", "null", "[]"] {
+            let text = format!(r#"{{"words":["drop",{wrong}]}}"#);
+            let problem = parse::<Pause>(text.as_bytes()).unwrap_err();
+            let [error] = problem.errors() else {
+                panic!("{problem:?}")
+            };
+            assert_eq!(
+                (error.pointer.as_str(), error.detail.as_str()),
+                ("#/words/1", "expected a string")
+            );
+        }
+        assert_eq!(
+            parse::<Pause>(b"{\"words\":[}").unwrap_err().code(),
+            Code::MalformedBody
         );
     }
 

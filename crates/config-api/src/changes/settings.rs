@@ -62,6 +62,9 @@ pub(super) fn apply(changes: Changes, webhook: &mut Webhook, rules: &Rules<'_>, 
         }
         settings.max_in_flight = max_in_flight;
     }
+    if let Some(hold_while_paused) = changes.hold_while_paused {
+        settings.hold_while_paused = hold_while_paused;
+    }
     if let Some(fail_after) = changes.fail_after {
         if fail_after.is_some_and(|failures| failures > validate::FAIL_AFTER_MAX) {
             let most = validate::FAIL_AFTER_MAX;

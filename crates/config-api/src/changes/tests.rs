@@ -5,7 +5,7 @@ use common::profile::Profiles;
 use jiff::Timestamp;
 use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
-use store::webhooks::{HeaderValue, Settings};
+use store::webhooks::HeaderValue;
 use uuid::Uuid;
 
 use super::*;
@@ -273,6 +273,7 @@ fn what_a_webhook_says_of_delivery_is_kept_and_null_gives_it_back_to_the_profile
             window_ms: 1_000,
         })),
         max_in_flight: Some(Some(100)),
+        hold_while_paused: Some(Some(true)),
         fail_after: Some(Some(0)),
         ..Changes::default()
     };
@@ -281,6 +282,7 @@ fn what_a_webhook_says_of_delivery_is_kept_and_null_gives_it_back_to_the_profile
         (webhook.settings.max_in_flight, webhook.settings.fail_after),
         (Some(100), Some(0))
     );
+    assert_eq!(webhook.settings.hold_while_paused, Some(true));
     let reset = Changes {
         filter: Some(None),
         transform: Some(None),
@@ -289,6 +291,7 @@ fn what_a_webhook_says_of_delivery_is_kept_and_null_gives_it_back_to_the_profile
         redirect_is_success: Some(None),
         rate_limit: Some(None),
         max_in_flight: Some(None),
+        hold_while_paused: Some(None),
         fail_after: Some(None),
         ..Changes::default()
     };

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::json::Span;
+use super::webhooks::PauseWord;
 use crate::access::Caller;
 use crate::api::Api;
 
@@ -58,6 +59,8 @@ struct ProfileView {
     /// Failed attempts in a row after which a webhook has failed; null: never.
     #[schema(required)]
     fail_after: Option<u32>,
+    /// What becomes of what happens while a webhook is paused.
+    pause: PauseWord,
     /// Whether an endpoint has to answer a GET before its webhook gets events.
     endpoint_check: bool,
     /// Whether no two webhooks of a project may have the same url.
@@ -103,6 +106,7 @@ impl From<&Profile> for ProfileView {
             catalogue: profile.catalogue.clone(),
             schema_check: profile.schema_check.as_str(),
             fail_after: profile.fail_after,
+            pause: PauseWord::of(profile.hold_while_paused),
             endpoint_check: profile.endpoint_check,
             unique_url: profile.unique_url,
             options: profile

@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::body::{ChangedWebhook, NewWebhook};
+pub(super) use self::fields::PauseWord;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject, Read};

@@ -135,6 +135,8 @@ async fn what_is_no_webhook_is_refused_with_its_reason_and_nothing_is_kept() {
         ),
         ("options", json!({ "include_result": true }), "#/options/include_result"),
         ("body", json!("xml"), "#/body"),
+        ("pause", json!("keep"), "#/pause"),
+        ("pause", json!(true), "#/pause"),
         ("transform", json!("text"), "#/transform"),
         ("transform", json!({ "a": "\u{0}" }), "#/transform"),
     ] {

@@ -252,6 +252,29 @@ async fn pause_and_resume_are_revisions() {
 }
 
 #[tokio::test]
+async fn what_becomes_of_events_while_paused_is_the_webhooks_word_or_its_profiles() {
+    let world = World::new().await;
+    let (service, project, webhook) = with_webhook(&world, simple("one")).await;
+    let (bucket, key) = (world.bucket().await, key(&project, &webhook));
+    let (api, path) = (&service.client, "/v1/projects/shop/webhooks/one");
+    assert_eq!(api.get("/v1/profiles/standard").await["pause"], "drop");
+    assert_eq!(api.get(path).await["pause"], Value::Null);
+    for (word, hold) in [(json!("hold"), true), (json!("drop"), false), (json!(null), false)] {
+        assert_eq!(api.patch(path, json!({ "pause": word })).await["pause"], word);
+        assert_eq!(defined(&bucket, &key).await.unwrap().hold_while_paused, hold, "{word}");
+    }
+    let diff = api.get(&format!("{path}/revisions/3/diff")).await;
+    assert_eq!(
+        diff["changes"],
+        json!([{ "pointer": "/pause", "from": "hold", "to": "drop" }])
+    );
+    let mut new = simple("two");
+    new["pause"] = json!("hold");
+    assert_eq!(api.post("/v1/projects/shop/webhooks", new).await["pause"], "hold");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_is_refused_with_what_can() {
     let world = World::new().await;
     let (service, _, _) = with_webhook(&world, simple("one")).await;

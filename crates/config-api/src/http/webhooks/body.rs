@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::{AnswerClass, BodyWord, HeaderBody, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{AnswerClass, BodyWord, HeaderBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
 use crate::changes::{Changes, HeaderChange};
 use crate::http::json::{Span, given, nullable};
 
@@ -43,7 +43,7 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
-    /// Off pauses it: what happens meanwhile is not sent later either.
+    /// Off pauses it; `pause` says what becomes of what happens meanwhile.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     active: Option<bool>,
@@ -99,6 +99,10 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
     max_in_flight: Option<Option<u32>>,
+    /// What becomes of what happens while it is paused; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<PauseWord>)]
+    pause: Option<Option<PauseWord>>,
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
@@ -129,7 +133,7 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
-    /// Off pauses it: what happens meanwhile is not sent later either.
+    /// Off pauses it; `pause` says what becomes of what happens meanwhile.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     active: Option<bool>,
@@ -185,6 +189,10 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
     max_in_flight: Option<Option<u32>>,
+    /// What becomes of what happens while it is paused; null: as the profile says.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<PauseWord>)]
+    pause: Option<Option<PauseWord>>,
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 10_000)]
@@ -268,6 +276,7 @@ impl From<NewWebhook> for Changes {
             success: new.success,
             rate_limit: new.rate_limit,
             max_in_flight: new.max_in_flight,
+            pause: new.pause,
             fail_after: new.fail_after,
         })
     }
@@ -296,6 +305,7 @@ impl From<ChangedWebhook> for Changes {
             redirect_is_success: changed.success.map(|success| success.map(|success| success.redirects)),
             rate_limit: changed.rate_limit.map(|limit| limit.map(Into::into)),
             max_in_flight: changed.max_in_flight,
+            hold_while_paused: changed.pause.map(|pause| pause.map(PauseWord::holds)),
             fail_after: changed.fail_after,
             options: changed.options,
         }

@@ -104,6 +104,30 @@ impl From<BodyKind> for BodyWord {
     }
 }
 
+/// What becomes of what happens while a webhook is paused.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[schema(as = Pause)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum PauseWord {
+    /// It is skipped, and the log says so.
+    Drop,
+    /// It is kept, and delivered, oldest first, once the webhook is resumed.
+    Hold,
+}
+
+impl PauseWord {
+    pub(in crate::http) const fn of(holds: bool) -> Self {
+        match holds {
+            true => Self::Hold,
+            false => Self::Drop,
+        }
+    }
+
+    pub(in crate::http) const fn holds(self) -> bool {
+        matches!(self, Self::Hold)
+    }
+}
+
 /// How requests are signed; both may be on.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -10,7 +10,7 @@ use store::webhooks::Webhook;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::fields::{AnswerClass, BodyWord, HeaderView, RateLimitBody, RetryBody, SignatureBody, Success};
+use super::fields::{AnswerClass, BodyWord, HeaderView, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
 use crate::http::json::Span;
 use crate::resolve;
 
@@ -64,6 +64,9 @@ pub(crate) struct Definition {
     /// Requests under way at once; null: the operator's default.
     #[schema(required)]
     max_in_flight: Option<u32>,
+    /// What becomes of what happens while it is paused; null: as the profile says.
+    #[schema(required)]
+    pause: Option<PauseWord>,
     /// Failed attempts in a row after which it has failed, 0 for never; null: as the profile says.
     #[schema(required)]
     fail_after: Option<u32>,
@@ -157,6 +160,7 @@ impl Definition {
             success: settings.redirect_is_success.map(|redirects| Success { redirects }),
             rate_limit: settings.rate_limit.map(RateLimitBody::from),
             max_in_flight: settings.max_in_flight,
+            pause: settings.hold_while_paused.map(PauseWord::of),
             fail_after: settings.fail_after,
         }
     }
