@@ -82,6 +82,25 @@ impl Api {
         Ok((status, body))
     }
 
+    /// Every server-sent event of an answer, to its end: name and data.
+    ///
+    /// # Errors
+    /// Where there is no answer, or one that is no such events.
+    pub async fn events(&self, path: &str) -> anyhow::Result<Vec<(String, Value)>> {
+        let url = format!("{}{path}", self.api);
+        let response = self.http.get(&url).bearer_auth(&self.token).send().await?;
+        ensure!(response.status().is_success(), "GET {path}: {}", response.status());
+        let text = response.text().await?;
+        let mut events = Vec::new();
+        for event in text.split("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            if let (Some(name), Some(data)) = (field("event:"), field("data:")) {
+                events.push((name.to_owned(), serde_json::from_str(data)?));
+            }
+        }
+        Ok(events)
+    }
+
     /// A request that must succeed.
     ///
     /// # Errors

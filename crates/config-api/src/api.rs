@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use proto_schemas::stream::config_key::Key;
 use rand::Rng;
 use store::{Connection, Store, outbox};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::relay::Publication;
@@ -40,6 +41,8 @@ pub struct Api {
     pub rate_limits: RateLimits,
     /// The addresses that requests to webhooks come from, as the operator says.
     pub source_addresses: Vec<IpNet>,
+    /// Cancelled when long answers are to end.
+    pub stop: CancellationToken,
     /// Brings what was written to ingest and dispatcher.
     pub publication: Publication,
 }

@@ -13,6 +13,7 @@
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
+//! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`admin_token`]: the one token that is not made over REST
@@ -30,6 +31,7 @@ pub mod diff;
 mod facades;
 pub mod http;
 pub mod relay;
+pub mod replays;
 pub mod resolve;
 pub mod trials;
 pub mod validate;
@@ -114,6 +116,7 @@ impl Service for ConfigApi {
             rate_limits: RateLimits::new(&config.rate_limit),
             templates: Templates::load()?,
             source_addresses: config.source_addresses,
+            stop: context.stop,
             publication,
         });
         Ok(Self {
@@ -172,7 +175,10 @@ async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Resul
     }
 }
 
-/// Deletes the answers that have been kept for long enough.
+/// How long replays are known by. What they have made leaves with the record, which is kept for less in most places.
+const REPLAYS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Deletes the answers and the replays that have been kept for long enough.
 async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -184,6 +190,11 @@ async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
             async { store::idempotency_keys::delete_before(&mut *api.store.connection().await?, expired).await };
         if let Err(error) = deleted.await {
             tracing::debug!(%error, "answers to repeated requests stay for another while");
+        }
+        let expired = api.now().checked_sub(REPLAYS_KEPT).unwrap_or(jiff::Timestamp::MIN);
+        let deleted = async { store::replays::delete_before(&mut *api.store.connection().await?, expired).await };
+        if let Err(error) = deleted.await {
+            tracing::debug!(%error, "old replays stay for another while");
         }
     }
 }

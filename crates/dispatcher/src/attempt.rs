@@ -251,6 +251,9 @@ impl Stage {
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
         }
+        if due.run > 0 {
+            headers.insert(request::REPLAY, HeaderValue::from(due.run));
+        }
         let begun = Instant::now();
         let answer = self
             .client

@@ -270,6 +270,8 @@ const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// Marks the request of a test; no header of a webhook's own begins like this.
 pub const TEST: HeaderName = HeaderName::from_static("posthaste-test");
+/// Marks the request of a replay: its number. No header of a webhook's own begins like this.
+pub const REPLAY: HeaderName = HeaderName::from_static("posthaste-replay");
 /// W3C Trace Context §3.2.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));

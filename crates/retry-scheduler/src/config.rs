@@ -27,6 +27,11 @@ pub struct Config {
     #[arg(long, env = "POSTHASTE_REPAIR_AFTER", value_name = "TIME", default_value = "10m",
         value_parser = common::config::duration, help_heading = "Releases")]
     pub repair_after: Duration,
+    /// Deliveries that all replays together begin in a second; one may be asked to go slower.
+    // Well under what the pipe carries, so that what happens meanwhile hardly notices.
+    #[arg(long, env = "POSTHASTE_REPLAYS_PER_SECOND", value_name = "COUNT", default_value_t = 500,
+        value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Releases")]
+    pub replays_per_second: u32,
     /// How long events, attempts and dead deliveries are kept; whole days (UTC) leave together.
     #[arg(long, env = "POSTHASTE_RETENTION", value_name = "TIME", default_value = "30d",
         value_parser = retention, help_heading = "Record")]

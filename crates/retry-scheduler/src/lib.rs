@@ -9,6 +9,7 @@
 //! - [`release`]: rows that are due → stream DELIVERIES
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
+//! - [`replay`]: orders → deliveries made again, dead letters put away
 //! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
@@ -25,6 +26,7 @@ pub mod patience;
 pub mod reconcile;
 pub mod record;
 pub mod release;
+pub mod replay;
 pub mod rescue;
 pub mod retention;
 
@@ -50,6 +52,7 @@ use self::patience::Patience;
 use self::reconcile::Reconciler;
 use self::record::{BATCH, LINGER, Recorder};
 use self::release::Releaser;
+use self::replay::Replayer;
 use self::rescue::Rescuer;
 use self::retention::Retention;
 
@@ -154,6 +157,14 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let replayer = Replayer {
+            store: store.clone(),
+            clock: clock.clone(),
+            wake: Arc::clone(&wake),
+            per_second: config.replays_per_second,
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
         let rescuer = Rescuer {
             store: store.clone(),
             bus: bus.clone(),
@@ -196,6 +207,11 @@ impl Service for RetryScheduler {
         let end = stop.clone();
         stages.spawn(async move {
             rescuer.run(&end).await;
+            Ok(())
+        });
+        let end = stop.clone();
+        stages.spawn(async move {
+            replayer.run(&end).await;
             Ok(())
         });
         let end = stop.clone();

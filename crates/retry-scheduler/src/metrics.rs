@@ -26,6 +26,7 @@ pub struct Metrics {
     unchecked: Gauge<f64>,
     repaired: Counter<u64>,
     expired: Counter<u64>,
+    replayed: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -84,6 +85,10 @@ impl Default for Metrics {
                 "posthaste_deliveries_expired",
                 "Deliveries, dead or waiting, that left the record with their event's day",
             ),
+            replayed: counter(
+                "posthaste_deliveries_replayed",
+                "Deliveries made again, and dead letters discarded, by what was asked for",
+            ),
             repaired: counter(
                 "posthaste_deliveries_repaired",
                 "Missing deliveries that were made due again",
@@ -130,6 +135,12 @@ impl Metrics {
 
     pub(crate) fn repaired(&self, deliveries: u64) {
         self.repaired.add(deliveries, &[]);
+    }
+
+    pub(crate) fn replayed(&self, kind: &'static str, deliveries: u64) {
+        if deliveries > 0 {
+            self.replayed.add(deliveries, &[KeyValue::new("kind", kind)]);
+        }
     }
 
     pub(crate) fn pending(&self, counts: &[Count], now: Timestamp) {

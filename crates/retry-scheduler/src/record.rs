@@ -170,10 +170,13 @@ impl Recorder {
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
         failpoint::reach(Point::RecordAttempts);
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
+        let ended = rows.ended(&steps);
         let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
         failpoint::reach(Point::RecordSettled);
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
         failpoint::reach(Point::RecordStepped);
+        store::pending_deliveries::replay::supersede(&mut transaction, &ended).await?;
+        failpoint::reach(Point::RecordSuperseded);
         let deferred = rows.deferred.len();
         store::pending_deliveries::park(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
         failpoint::reach(Point::RecordParked);
@@ -390,6 +393,14 @@ impl<'a> Rows<'a> {
             store::outbox::append(connection, &moved).await?;
         }
         Ok(())
+    }
+
+    /// The attempts that may make rows of earlier runs void, or be made void by what a later run has delivered. Of the
+    /// deliveries that go well straight away there is none.
+    fn ended(&self, steps: &[Step]) -> Vec<AttemptRef> {
+        let dead = steps.iter().filter(|step| step.due_at.is_none()).map(|step| step.after);
+        let delivered = self.delivered.iter().copied().filter(|attempt| attempt.run > 0);
+        delivered.chain(dead).collect()
     }
 
     /// The days whose partitions are needed.

@@ -282,6 +282,7 @@ impl Releaser {
             false
         });
         pending_deliveries::settle(transaction, &delivered).await?;
+        pending_deliveries::replay::supersede(transaction, &delivered).await?;
         pending_deliveries::step(transaction, steps, self.clock.now()).await?;
         Ok(claimed)
     }

@@ -5,9 +5,9 @@
 //! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`; retry-scheduler writes `events`, `attempts`,
+//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`, `replays`; retry-scheduler writes `events`, `attempts`,
 //! `pending_deliveries`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`, `missing_deliveries`,
-//! and makes and drops the partitions. Both note in `outbox` which definitions they have changed. [`log`] reads what
+//! `replay_progress`, and makes and drops the partitions. Both note in `outbox` which definitions they have changed. [`log`] reads what
 //! retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
@@ -27,7 +27,10 @@ mod pool;
 pub mod projects;
 pub mod reconciliation;
 pub mod rejected_events;
+pub mod replay_progress;
+pub mod replays;
 pub mod retention;
+pub mod selection;
 pub mod tests;
 mod time;
 pub mod tokens;

@@ -14,6 +14,8 @@
 //! Batches are written in the order of their keys, so that two transactions with the same rows wait for each other
 //! rather than each for the other.
 
+pub mod replay;
+
 use jiff::Timestamp;
 use proto_schemas::id::{AttemptRef, EventKey, ProjectId, WebhookId};
 use uuid::Uuid;
@@ -282,8 +284,8 @@ pub struct Room {
     pub one_from: u32,
 }
 
-/// Locks parked deliveries whose turn it is: per webhook the oldest, and no more than bring it to as many released ones as
-/// `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
+/// Locks parked deliveries whose turn it is: per webhook the oldest, replays after all others, and no more than bring it to
+/// as many released ones as `room` says. Nothing is returned while another transaction does the same, so the bound holds over all processes.
 ///
 /// Only the head of each webhook's row of parked deliveries is looked at. Whatever is deferred goes back to the head, so
 /// a lane that has just said when to come again is left alone until then, however many wait behind.
@@ -332,7 +334,7 @@ pub async fn claim_parked(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
-             ORDER BY delivery.event_key
+             ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head

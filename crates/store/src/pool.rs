@@ -121,6 +121,10 @@ impl Store {
         Ok(Transaction(self.pool.begin().await?))
     }
 
+    pub(crate) fn pool(&self) -> &sqlx::PgPool {
+        &self.pool
+    }
+
     /// Waits for the connections in use and closes all.
     pub async fn close(&self) {
         self.pool.close().await;

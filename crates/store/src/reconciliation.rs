@@ -119,9 +119,9 @@ pub async fn unaccounted(
          FROM events e CROSS JOIN LATERAL unnest(e.owed) AS o (webhook_id)
          WHERE e.key >= $1 AND e.key < $2
            AND NOT EXISTS (SELECT 1 FROM attempts a
-                           WHERE a.event_key = e.key AND a.webhook_id = o.webhook_id AND a.run = 0)
+                           WHERE a.event_key = e.key AND a.webhook_id = o.webhook_id)
            AND NOT EXISTS (SELECT 1 FROM pending_deliveries p
-                           WHERE p.event_key = e.key AND p.webhook_id = o.webhook_id AND p.run = 0)
+                           WHERE p.event_key = e.key AND p.webhook_id = o.webhook_id)
            AND NOT EXISTS (SELECT 1 FROM missing_deliveries m
                            WHERE m.event_key = e.key AND m.webhook_id = o.webhook_id)
          ORDER BY e.key, o.webhook_id LIMIT $3"#,
@@ -155,9 +155,9 @@ pub async fn note_missing(
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[])
               AS g (event_key, webhook_id, project_id, event_id)
          WHERE NOT EXISTS (SELECT 1 FROM attempts a
-                           WHERE a.event_key = g.event_key AND a.webhook_id = g.webhook_id AND a.run = 0)
+                           WHERE a.event_key = g.event_key AND a.webhook_id = g.webhook_id)
            AND NOT EXISTS (SELECT 1 FROM pending_deliveries p
-                           WHERE p.event_key = g.event_key AND p.webhook_id = g.webhook_id AND p.run = 0)
+                           WHERE p.event_key = g.event_key AND p.webhook_id = g.webhook_id)
          ON CONFLICT DO NOTHING
          RETURNING event_key, event_id, project_id, webhook_id"#,
         &events,
@@ -194,9 +194,9 @@ pub async fn repair(connection: &mut Connection, found_by: Timestamp, now: Times
         "-- reconciliation::forget_found
          DELETE FROM missing_deliveries m
          WHERE EXISTS (SELECT 1 FROM attempts a
-                       WHERE a.event_key = m.event_key AND a.webhook_id = m.webhook_id AND a.run = 0)
+                       WHERE a.event_key = m.event_key AND a.webhook_id = m.webhook_id)
             OR EXISTS (SELECT 1 FROM pending_deliveries p
-                       WHERE p.event_key = m.event_key AND p.webhook_id = m.webhook_id AND p.run = 0)",
+                       WHERE p.event_key = m.event_key AND p.webhook_id = m.webhook_id)",
     )
     .execute(connection)
     .await?;
@@ -260,26 +260,9 @@ pub async fn sums(
     let rows = sqlx::query!(
         r#"-- reconciliation::sums
          SELECT s.state AS "state!", count(*) AS "count!",
-                count(*) FILTER (WHERE s.state = 'queued' AND e.key < $4) AS "missing!"
-         FROM events e
-         CROSS JOIN LATERAL (
-             SELECT o.webhook_id, false AS skipped FROM unnest(e.owed) AS o (webhook_id)
-             UNION ALL
-             SELECT k.webhook_id, true FROM unnest(e.skipped) AS k (webhook_id)
-         ) d
-         LEFT JOIN pending_deliveries p ON p.event_key = e.key AND p.webhook_id = d.webhook_id AND p.run = 0
-         CROSS JOIN LATERAL (
-             SELECT CASE
-                 WHEN d.skipped THEN 'skipped'
-                 WHEN p.state = 'released' THEN 'scheduled'
-                 WHEN p.state IS NOT NULL THEN p.state
-                 WHEN EXISTS (SELECT 1 FROM attempts a
-                              WHERE a.event_key = e.key AND a.webhook_id = d.webhook_id AND a.run = 0
-                                AND a.outcome = 'delivered') THEN 'delivered'
-                 ELSE 'queued'
-             END AS state
-         ) s
-         WHERE e.project_id = $1 AND e.key >= $2 AND e.key < $3
+                count(*) FILTER (WHERE s.state = 'queued' AND s.event_key < $4) AS "missing!"
+         FROM delivery_states s
+         WHERE s.project_id = $1 AND s.event_key >= $2 AND s.event_key < $3
          GROUP BY s.state ORDER BY s.state"#,
         project.as_uuid(),
         from.as_uuid(),

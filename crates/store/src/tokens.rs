@@ -99,6 +99,22 @@ pub async fn by_hash(connection: &mut Connection, hash: &[u8; 32]) -> Result<Opt
     row.map(Token::try_from).transpose()
 }
 
+/// Whether a token is good for anything at this instant.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn is_valid(connection: &mut Connection, id: Uuid, now: Timestamp) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"-- tokens::is_valid
+         SELECT EXISTS (SELECT FROM tokens
+                        WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)) AS "valid!""#,
+        id,
+        to_sql(now),
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
 /// The tokens with those SHA-256, in no particular order.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ fn role(point: Point) -> Role {
         "ingest" => Role::Ingest,
         "dispatcher" => Role::Dispatcher,
         "relay" => Role::ConfigApi,
-        "recorder" | "release" | "rescue" | "reconcile" => Role::RetryScheduler,
+        "recorder" | "release" | "rescue" | "replay" | "reconcile" => Role::RetryScheduler,
         other => panic!("whose point is {other}?"),
     }
 }
@@ -108,10 +108,15 @@ impl World {
         }
     }
 
-    /// A burst of events over NATS, one over HTTP, one that is none, a change of a webhook and a test of it. What the API
-    /// does not answer because it dies is no failure.
+    /// A burst of events over NATS, one over HTTP, one that is none, an earlier one again, a change of a webhook and a test
+    /// of it. What the API does not answer because it dies is no failure.
     async fn traffic(&mut self, cluster: &Cluster) {
         let project = self.project.clone();
+        if let Some(earlier) = self.accepted.first() {
+            let path = format!("/v1/projects/{project}/replays");
+            let again = json!({ "events": [earlier], "webhooks": ["steady"], "states": ["delivered"] });
+            let _ = cluster.admin.call(Method::POST, &path, Some(&again)).await;
+        }
         for _ in 0..BURST {
             self.published += 1;
             let id = format!("{project}-{}", self.published);

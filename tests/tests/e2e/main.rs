@@ -14,6 +14,7 @@ mod lanes;
 mod main_job;
 mod outages;
 mod reconciliation;
+mod replays;
 mod schemas;
 mod states;
 mod takes_effect;

@@ -71,6 +71,8 @@ points! {
     RecordSettled = "recorder::settled",
     /// Within the transaction: deliveries that failed have their next step.
     RecordStepped = "recorder::stepped",
+    /// Within the transaction: what later runs have made void is away.
+    RecordSuperseded = "recorder::superseded",
     /// Within the transaction: deferred deliveries are parked.
     RecordParked = "recorder::parked",
     /// Within the transaction, at its end: webhooks' health is noted.
@@ -91,6 +93,12 @@ points! {
     RescueWritten = "rescue::written",
     /// The transaction is committed.
     RescueCommitted = "rescue::committed",
+    /// An order to make deliveries again is locked.
+    ReplayClaimed = "replay::claimed",
+    /// Its next deliveries are made; the transaction is not committed.
+    ReplayMade = "replay::made",
+    /// The transaction is committed.
+    ReplayCommitted = "replay::committed",
     /// A look whether deliveries are missing is claimed.
     ReconcileClaimed = "reconcile::claimed",
     /// What it came to is written; the transaction is not committed.

@@ -14,6 +14,7 @@ use super::json::Text;
 use super::webhook_filter;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
+use crate::replays;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,6 +36,8 @@ pub(super) struct Filter {
     webhook: Option<String>,
     /// `delivered`, `failed`, a status code such as 503, or a class of them such as 5xx.
     status: Option<String>,
+    /// Those of this replay, by its id or number.
+    replay: Option<String>,
     /// From this instant on.
     #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     since: Option<Timestamp>,
@@ -84,6 +87,9 @@ pub(super) struct AttemptView {
     /// `test` or `check`, where the request was made to try the webhook; else null.
     #[schema(required)]
     trial: Option<String>,
+    /// The id of the replay that the request was made for, if it was; its number is `run`.
+    #[schema(required)]
+    replay: Option<Uuid>,
 }
 
 /// An attempt and what came back.
@@ -131,6 +137,7 @@ impl From<Attempt> for AttemptView {
             next_attempt_at: attempt.next_attempt_at,
             handed_out: attempt.handed_out,
             trial: attempt.trial,
+            replay: attempt.replay,
         }
     }
 }
@@ -190,6 +197,10 @@ pub(super) async fn list(
         Some(id) => Some(log::event_keys(&mut connection, project, id).await.map_err(failed)?),
         None => None,
     };
+    let run = match &filter.replay {
+        Some(named) => Some(replays::number(&mut connection, &within.project, named).await?),
+        None => None,
+    };
     let wanted = AttemptFilter {
         events: events.as_deref(),
         event_type: filter.r#type.as_deref(),
@@ -197,6 +208,7 @@ pub(super) async fn list(
         status,
         since: filter.since,
         until: filter.until,
+        run,
     };
     let limit = u32::from(query.limit) + 1;
     let rows = log::attempts(&mut connection, project, &wanted, before, limit)

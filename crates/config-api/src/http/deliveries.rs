@@ -3,22 +3,28 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Problem, Query, cursor, page};
+use axum::response::Response;
+use common::http::openapi::ProblemBody;
+use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, cursor, page};
 use jiff::Timestamp;
 use proto_schemas::id::{EventKey, WebhookId};
 use serde::{Deserialize, Serialize};
-use store::log::{self, Delivery, DeliveryCursor, DeliveryFilter, State as DeliveryState};
+use store::log::{self, Delivery, DeliveryCursor, DeliveryFilter, DeliveryPage, State as DeliveryState};
+use store::replays::{Kind, Selection};
+use store::webhooks as rows;
 use uuid::Uuid;
 
+use super::replays::{ReplayView, accepted, action};
 use super::webhook_filter;
-use crate::access::{InProject, Read};
+use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
+use crate::replays;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(act))
 }
 
 /// Which deliveries.
@@ -33,6 +39,8 @@ pub(super) struct Filter {
     event_id: Option<String>,
     /// Those of this webhook, by name or id; by its id a deleted one's can still be read.
     webhook: Option<String>,
+    /// Those that this replay has made, by its id or number; with `state` alone.
+    replay: Option<String>,
     // Not flattened: serde would let misspelt names pass.
     /// Most items on the page.
     #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
@@ -53,12 +61,24 @@ enum StateWord {
     Parked,
     Held,
     Skipped,
+    Cancelled,
     Dead,
 }
 
 /// Where a page ends.
 #[derive(Debug, Serialize, Deserialize)]
-struct Cursor(Uuid, Option<(Uuid, u32)>);
+pub(super) struct Cursor(Uuid, Option<(Uuid, u32)>);
+
+impl Cursor {
+    /// The place it stands for.
+    pub(super) fn place(self) -> DeliveryCursor {
+        let Self(event, delivery) = self;
+        DeliveryCursor {
+            event: EventKey::from_uuid(event),
+            delivery: delivery.map(|(webhook, run)| (WebhookId::from_uuid(webhook), run)),
+        }
+    }
+}
 
 /// What became of an event for a webhook.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,6 +91,7 @@ pub(super) struct DeliveryView {
     webhook: Uuid,
     #[schema(required)]
     webhook_name: Option<String>,
+    /// 0 for the event's own delivery, else the number of the last replay of it.
     run: u32,
     #[schema(value_type = String)]
     state: &'static str,
@@ -119,12 +140,20 @@ pub(super) async fn list(
         limit: filter.limit,
         cursor: filter.cursor,
     };
-    let after = query.after()?.map(|Cursor(event, delivery)| DeliveryCursor {
-        event: EventKey::from_uuid(event),
-        delivery: delivery.map(|(webhook, run)| (WebhookId::from_uuid(webhook), run)),
-    });
+    let after = query.after()?.map(Cursor::place);
     let project = within.project.id;
     let mut connection = api.store.connection().await.map_err(failed)?;
+    if let Some(named) = &filter.replay {
+        if filter.event_id.is_some() || filter.webhook.is_some() {
+            return Err(Problem::new(
+                Code::MalformedQuery,
+                "`replay` goes with `state` alone, not with `event_id` or `webhook`",
+            ));
+        }
+        let number = replays::number(&mut connection, &within.project, named).await?;
+        let page = log::deliveries_of_run(&mut connection, project, number, state, after, u32::from(query.limit)).await;
+        return shown(page.map_err(failed)?).map(Json);
+    }
     let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
     let events = match &filter.event_id {
         Some(id) => Some(log::event_keys(&mut connection, project, id).await.map_err(failed)?),
@@ -134,11 +163,17 @@ pub(super) async fn list(
         state,
         events: events.as_deref(),
         webhook,
+        reason: None,
     };
     let limit = u32::from(query.limit);
     let page = log::deliveries(&mut connection, project, &wanted, after, limit)
         .await
         .map_err(failed)?;
+    shown(page).map(Json)
+}
+
+/// A page, as it is told.
+pub(super) fn shown(page: DeliveryPage) -> Result<Page<DeliveryView>, Problem> {
     let next = page.next.map(|next| {
         cursor::encode(&Cursor(
             next.event.as_uuid(),
@@ -146,10 +181,60 @@ pub(super) async fn list(
         ))
     });
     let items = page.deliveries.into_iter().map(DeliveryView::from).collect();
-    Ok(Json(Page {
+    Ok(Page {
         items,
         next: next.transpose()?,
-    }))
+    })
+}
+
+/// Make a delivery again
+///
+/// `{webhook}` is the webhook's name or id with `:replay` after it. The delivery is made at once, whatever its state, and as
+/// often as is asked for.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/deliveries/{event}/{webhook}",
+    operation_id = "act_on_delivery",
+    tag = "Replays",
+    responses(
+        (status = 202, description = "The replay that was begun", body = ReplayView),
+        (status = 405, description = "No action is named", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn act(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, event, named)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let project = &within.project;
+    let named = action(&named, "replay", "a delivery")?;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let found = log::event(&mut connection, project.id, &event).await.map_err(failed)?;
+    let webhook = rows::find(&mut connection, project.id, named).await.map_err(failed)?;
+    drop(connection);
+    let (Some(found), Some(webhook)) = (found, webhook) else {
+        return Err(absent());
+    };
+    let is_there = found.owed.contains(&webhook.id) || found.skipped.iter().any(|(id, _)| *id == webhook.id);
+    if !is_there {
+        return Err(absent());
+    }
+    let selection = Selection {
+        webhooks: Some(vec![webhook.id]),
+        events: Some(vec![found.key]),
+        event_ids: Some(vec![found.id]),
+        ..Selection::default()
+    };
+    let replay = replays::order(&api, project, &within.caller, Kind::Replay, &selection, None).await?;
+    Ok(accepted(&api, project, replay))
+}
+
+fn absent() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is no such delivery in this project's record; an event that was never owed to a webhook is delivered to it \
+         with `POST …/events/{event}:replay`",
+    )
 }
 
 fn state_filter(word: &str) -> Result<DeliveryState, Problem> {

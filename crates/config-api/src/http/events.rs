@@ -4,23 +4,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page};
+use axum::response::Response;
+use common::http::openapi::ProblemBody;
+use common::http::{Body, Code, FieldError, Json, Page, PageQuery, Path, Problem, Query, page};
 use jiff::Timestamp;
 use proto_schemas::event::is_json;
 use proto_schemas::id::EventKey;
 use serde::{Deserialize, Serialize};
-use store::log::{self, Event, EventFilter};
+use store::log::{self, Event, EventFilter, State as DeliveryState};
+use store::replays::{Kind, Selection};
+use store::webhooks as rows;
 use uuid::Uuid;
 
 use super::json::Payload;
-use crate::access::{InProject, Read};
+use super::replays::{ReplayView, accepted, action};
+use super::tests;
+use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
+use crate::replays;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, act))
 }
 
 /// Which events.
@@ -161,12 +168,6 @@ pub(super) async fn show(
     within: InProject<Read>,
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Json<EventWithData>, Problem> {
-    let absent = || {
-        Problem::new(
-            Code::NotFound,
-            "there is no such event in this project's record (yet, or any more)",
-        )
-    };
     let mut connection = api.store.connection().await.map_err(failed)?;
     let event = log::event(&mut connection, within.project.id, &id)
         .await
@@ -181,4 +182,90 @@ pub(super) async fn show(
         event: event.into(),
         payload,
     }))
+}
+
+/// Who is to get an event again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = ReplayEvent)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayBody {
+    /// These webhooks, by name or id, whatever they are subscribed to and whatever became of it before; at most 100.
+    /// Absent: every webhook that it was owed to or that was skipped, but those whose filter it did not pass and those
+    /// that are still to get it.
+    webhooks: Option<Vec<String>>,
+}
+
+/// Most webhooks that can be named.
+const WEBHOOKS_MAX: usize = 100;
+
+/// Deliver an event again
+///
+/// `{event}` is its id with `:replay` after it. It is delivered at once.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/events/{event}",
+    operation_id = "act_on_event",
+    tag = "Replays",
+    request_body = Option<ReplayBody>,
+    responses(
+        (status = 202, description = "The replay that was begun", body = ReplayView),
+        (status = 405, description = "No action is named", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn act(
+    State(api): State<Arc<Api>>,
+    within: InProject<Configure>,
+    Path((_, named)): Path<(String, String)>,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let project = &within.project;
+    let id = action(&named, "replay", "an event")?;
+    let body: ReplayBody = tests::body(&body)?;
+    let mut connection = api.store.connection().await.map_err(failed)?;
+    let event = log::event(&mut connection, project.id, id).await.map_err(failed)?;
+    let event = event.ok_or_else(absent)?;
+    let (webhooks, states) = match &body.webhooks {
+        None => {
+            use DeliveryState::{Cancelled, Dead, Delivered, Skipped};
+            (None, vec![Delivered, Dead, Skipped, Cancelled])
+        }
+        Some(named) => {
+            if named.is_empty() || named.len() > WEBHOOKS_MAX {
+                return Err(Problem::field("/webhooks", format!("1 to {WEBHOOKS_MAX} can be named")));
+            }
+            let (mut ids, mut errors) = (Vec::with_capacity(named.len()), Vec::new());
+            for (index, name) in named.iter().enumerate() {
+                match rows::find(&mut connection, project.id, name).await.map_err(failed)? {
+                    Some(webhook) => ids.push(webhook.id),
+                    None => errors.push(FieldError::new(
+                        &format!("/webhooks/{index}"),
+                        "there is no such webhook in this project",
+                    )),
+                }
+            }
+            if !errors.is_empty() {
+                return Err(Problem::fields(errors));
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            (Some(ids), Vec::new())
+        }
+    };
+    drop(connection);
+    let selection = Selection {
+        webhooks,
+        events: Some(vec![event.key]),
+        event_ids: Some(vec![event.id]),
+        states,
+        ..Selection::default()
+    };
+    let replay = replays::order(&api, project, &within.caller, Kind::Replay, &selection, None).await?;
+    Ok(accepted(&api, project, replay))
+}
+
+fn absent() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is no such event in this project's record (yet, or any more)",
+    )
 }

@@ -5,6 +5,7 @@
 //! and becomes the OpenAPI document; `make openapi` writes it to `docs/openapi.json`.
 
 mod attempts;
+mod dead_letters;
 mod deliveries;
 mod docs;
 mod event_types;
@@ -15,6 +16,7 @@ mod profiles;
 mod projects;
 mod reconciliation;
 mod rejected_events;
+mod replays;
 mod revisions;
 mod root;
 mod source_addresses;
@@ -62,6 +64,7 @@ const ABOUT: About = About {
             "How a project's webhooks behave, where they do not say otherwise themselves.",
         ),
         ("Record", "What became of each event."),
+        ("Replays", "Deliveries made again, and dead letters put away."),
     ],
     variables: &[
         ("project", "The project's name or id."),
@@ -72,6 +75,7 @@ const ABOUT: About = About {
         ("version", "The version of the event type."),
         ("event", "The event's id."),
         ("attempt", "The attempt's id."),
+        ("replay", "The replay's id or number."),
         ("revision", "The number of a revision."),
         ("profile", "The profile's name."),
         ("template", "The template's name."),
@@ -88,6 +92,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(events::routes())
         .merge(attempts::routes())
         .merge(deliveries::routes())
+        .merge(dead_letters::routes())
+        .merge(replays::routes())
         .merge(rejected_events::routes())
         .merge(reconciliation::routes())
         .merge(profiles::routes())

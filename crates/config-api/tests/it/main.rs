@@ -8,6 +8,7 @@ mod event_types;
 mod limits;
 mod manners;
 mod record;
+mod replays;
 mod support;
 mod templates;
 mod trials;

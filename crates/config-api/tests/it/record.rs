@@ -22,10 +22,10 @@ fn key(number: u64) -> EventKey {
 }
 
 /// A record to be read: a project and three webhooks of it.
-struct Recorded {
+pub(crate) struct Recorded {
     store: Store,
     project: ProjectId,
-    webhooks: Vec<WebhookId>,
+    pub(crate) webhooks: Vec<WebhookId>,
 }
 
 impl Recorded {
@@ -107,7 +107,7 @@ impl Recorded {
 }
 
 /// Six events over three webhooks, in every state.
-async fn recorded(world: &World, service: &Service) -> Recorded {
+pub(crate) async fn recorded(world: &World, service: &Service) -> Recorded {
     let project = service.client.post("/v1/projects", json!({ "name": "shop" })).await;
     let mut webhooks = Vec::new();
     for name in ["a", "b", "c"] {

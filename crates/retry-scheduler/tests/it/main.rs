@@ -5,6 +5,7 @@
 mod health;
 mod record;
 mod release;
+mod replay;
 mod rescue;
 mod retention;
 mod service;

@@ -42,6 +42,8 @@ pub struct Attempt {
     pub handed_out: u32,
     /// `test` or `check`, where the request was made to try the webhook.
     pub trial: Option<String>,
+    /// The replay that it belongs to, while that is known.
+    pub replay: Option<Uuid>,
     /// SHA-256 of the request's body; empty where no request was made.
     pub request_sha256: Vec<u8>,
 }
@@ -72,6 +74,8 @@ pub struct AttemptFilter<'a> {
     pub since: Option<Timestamp>,
     /// Begun before.
     pub until: Option<Timestamp>,
+    /// Of the replay with this number.
+    pub run: Option<u32>,
 }
 
 /// What an attempt ended with.
@@ -113,6 +117,7 @@ struct Row {
     next_attempt_at: Option<time::OffsetDateTime>,
     handed_out: i32,
     trial: Option<String>,
+    replay: Option<Uuid>,
     request_sha256: Vec<u8>,
 }
 
@@ -140,6 +145,7 @@ impl From<Row> for Attempt {
             next_attempt_at: row.next_attempt_at.map(from_sql),
             handed_out: row.handed_out.unsigned_abs(),
             trial: row.trial,
+            replay: row.replay,
             request_sha256: row.request_sha256,
         }
     }
@@ -173,8 +179,10 @@ pub async fn attempts(
         r#"-- log::attempts
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256,
+                r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
+              LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.project_id = $1
            AND ($2::uuid[] IS NULL OR a.event_key = ANY($2))
            AND ($3::uuid IS NULL OR a.webhook_id = $3)
@@ -186,6 +194,7 @@ pub async fn attempts(
                 OR (a.started_at <= $9
                     AND (a.started_at, a.event_key, a.webhook_id, a.run, a.attempt) < ($9, $10, $11, $12, $13)))
            AND ($15::text IS NULL OR a.event_type = $15)
+           AND ($16::integer IS NULL OR a.run = $16 AND a.run > 0)
          ORDER BY a.started_at DESC, a.event_key DESC, a.webhook_id DESC, a.run DESC, a.attempt DESC
          LIMIT $14"#,
         project.as_uuid(),
@@ -203,6 +212,7 @@ pub async fn attempts(
         before.map(|before| number(before.attempt.3)),
         i64::from(limit),
         filter.event_type,
+        filter.run.map(number),
     )
     .fetch_all(connection)
     .await?;
@@ -223,8 +233,10 @@ pub async fn attempt(
         r#"-- log::attempt
          SELECT a.event_key, a.webhook_id, a.run, a.attempt, a.project_id, a.event_id, a.event_type,
                 w.name AS "webhook_name?", a.webhook_revision, a.started_at, a.duration_us, a.outcome, a.status,
-                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256
+                a.error_class, a.error, a.next_attempt_at, a.handed_out, a.trial, a.request_sha256,
+                r.id AS "replay?"
          FROM attempts a LEFT JOIN webhooks w ON w.id = a.webhook_id
+              LEFT JOIN replays r ON r.number = a.run AND a.run > 0
          WHERE a.event_key = $1 AND a.webhook_id = $2 AND a.run = $3 AND a.attempt = $4 AND a.project_id = $5"#,
         event.as_uuid(),
         webhook.as_uuid(),

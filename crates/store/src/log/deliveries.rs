@@ -1,7 +1,8 @@
 //! Deliveries: what became of each event for each webhook.
 //!
 //! A delivery has no row of its own until its first attempt has failed. Whether one was made is said by its event's row,
-//! what became of it by `pending_deliveries` and `attempts`; this file puts the three together.
+//! what became of it by `pending_deliveries` and `attempts`; the view `delivery_states` puts the three together. Where an
+//! event was delivered to a webhook in several runs, by replays, the last run tells.
 
 use jiff::Timestamp;
 use proto_schemas::id::{EventKey, ProjectId, WebhookId};
@@ -24,7 +25,7 @@ pub struct Delivery {
     pub webhook: WebhookId,
     /// The webhook's name, if the webhook is still known.
     pub webhook_name: Option<String>,
-    /// 0 for the event's own delivery.
+    /// 0 for the event's own delivery, else the replay's number: what is told is what became of the last one.
     pub run: u32,
     /// Where it stands.
     pub state: State,
@@ -51,6 +52,8 @@ pub enum State {
     Held,
     /// Out of attempts.
     Dead,
+    /// Ended before it was settled, for the reason given.
+    Cancelled,
     /// No delivery was made, for the reason given.
     Skipped,
     /// On its way to its first attempt.
@@ -59,12 +62,13 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Delivered,
         Self::Scheduled,
         Self::Parked,
         Self::Held,
         Self::Dead,
+        Self::Cancelled,
         Self::Skipped,
         Self::Queued,
     ];
@@ -78,6 +82,7 @@ impl State {
             Self::Parked => "parked",
             Self::Held => "held",
             Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
             Self::Skipped => "skipped",
             Self::Queued => "queued",
         }
@@ -96,6 +101,7 @@ impl State {
             Self::Parked => &["parked"],
             Self::Held => &["held"],
             Self::Dead => &["dead"],
+            Self::Cancelled => &["cancelled"],
             Self::Delivered | Self::Skipped | Self::Queued => &[],
         }
     }
@@ -110,6 +116,8 @@ pub struct DeliveryFilter<'a> {
     pub events: Option<&'a [EventKey]>,
     /// To this webhook.
     pub webhook: Option<WebhookId>,
+    /// In their state for this reason.
+    pub reason: Option<&'a str>,
 }
 
 /// Where a page of deliveries ends. Without a webhook: everything of the event has been looked at.
@@ -135,7 +143,7 @@ pub struct DeliveryPage {
 /// endless statement.
 const SCAN_MAX: i64 = 2_000;
 
-struct Row {
+pub(super) struct Row {
     event_key: Uuid,
     event_id: Option<String>,
     event_type: Option<String>,
@@ -236,6 +244,12 @@ async fn unsettled(
            AND ($5::uuid IS NULL
                 OR (p.event_key <= $5
                     AND (p.event_key < $5 OR (p.webhook_id, p.run) > ($6::uuid, $7::integer))))
+           AND ($9::text IS NULL OR p.reason = $9)
+           AND NOT EXISTS (SELECT FROM pending_deliveries later
+                           WHERE later.event_key = p.event_key AND later.webhook_id = p.webhook_id AND later.run > p.run)
+           AND NOT EXISTS (SELECT FROM attempts later
+                           WHERE later.event_key = p.event_key AND later.webhook_id = p.webhook_id AND later.run > p.run
+                             AND later.outcome = 'delivered')
          ORDER BY p.event_key DESC, p.webhook_id, p.run
          LIMIT $8"#,
         project.as_uuid(),
@@ -246,6 +260,7 @@ async fn unsettled(
         webhook,
         run,
         i64::from(limit),
+        filter.reason,
     )
     .fetch_all(connection)
     .await?)
@@ -260,7 +275,8 @@ async fn recorded(
     limit: u32,
 ) -> Result<(Vec<Row>, Option<EventKey>), Error> {
     let events = event_keys(filter);
-    let (event, webhook, run) = position(after);
+    // There is one for each event and webhook, so the run says nothing of where it stands.
+    let (event, webhook, _) = position(after);
     let looked_at = sqlx::query_scalar!(
         "-- log::deliveries_looked_at
          SELECT key FROM events
@@ -276,55 +292,96 @@ async fn recorded(
     let rows = query_as!(
         Row,
         r#"-- log::deliveries
-         SELECT e.key AS event_key, e.id AS "event_id?", e.type AS "event_type?", d.webhook_id AS "webhook_id!",
-                w.name AS "webhook_name?", 0 AS "run!", s.state AS "state!",
-                coalesce(d.skip_reason, p.reason) AS reason, a.attempts AS "attempts!",
-                CASE WHEN p.state IN ('scheduled', 'parked') THEN p.due_at END AS next_attempt_at,
-                coalesce(p.updated_at, a.finished_at, e.accepted_at) AS "updated_at!"
-         FROM events e
-         CROSS JOIN LATERAL (
-             SELECT o.webhook_id, NULL AS skip_reason FROM unnest(e.owed) AS o (webhook_id)
-             UNION ALL
-             SELECT s.webhook_id, s.reason FROM unnest(e.skipped, e.skip_reasons) AS s (webhook_id, reason)
-         ) d
-         LEFT JOIN pending_deliveries p ON p.event_key = e.key AND p.webhook_id = d.webhook_id AND p.run = 0
-         CROSS JOIN LATERAL (
-             SELECT count(*) AS attempts, bool_or(t.outcome = 'delivered') AS delivered,
-                    max(t.started_at + t.duration_us * interval '1 microsecond') AS finished_at
-             FROM attempts t WHERE t.event_key = e.key AND t.webhook_id = d.webhook_id AND t.run = 0
-         ) a
-         CROSS JOIN LATERAL (
-             SELECT CASE
-                 WHEN d.skip_reason IS NOT NULL THEN 'skipped'
-                 WHEN p.state = 'released' THEN 'scheduled'
-                 WHEN p.state IS NOT NULL THEN p.state
-                 WHEN a.delivered THEN 'delivered'
-                 ELSE 'queued'
-             END AS state
-         ) s
+         SELECT d.event_key AS "event_key!", d.event_id AS "event_id?", d.event_type AS "event_type?",
+                d.webhook_id AS "webhook_id!", w.name AS "webhook_name?", d.run AS "run!", d.state AS "state!", d.reason,
+                d.attempts AS "attempts!", d.next_attempt_at, d.updated_at AS "updated_at!"
+         FROM delivery_states d
          LEFT JOIN webhooks w ON w.id = d.webhook_id
-         WHERE e.project_id = $1
-           AND ($2::uuid[] IS NULL OR e.key = ANY($2))
-           AND ($3::uuid IS NULL
-                OR (e.key <= $3 AND (e.key < $3 OR (d.webhook_id, 0) > ($4::uuid, $5::integer))))
-           AND ($6::uuid IS NULL OR e.key >= $6)
-           AND ($7::uuid IS NULL OR d.webhook_id = $7)
-           AND ($8::text IS NULL OR s.state = $8)
-         ORDER BY e.key DESC, d.webhook_id
+         WHERE d.project_id = $1
+           AND ($2::uuid[] IS NULL OR d.event_key = ANY($2))
+           AND ($3::uuid IS NULL OR (d.event_key <= $3 AND (d.event_key < $3 OR d.webhook_id > $4::uuid)))
+           AND ($5::uuid IS NULL OR d.event_key >= $5)
+           AND ($6::uuid IS NULL OR d.webhook_id = $6)
+           AND ($7::text IS NULL OR d.state = $7)
+           AND ($8::text IS NULL OR d.reason = $8)
+         ORDER BY d.event_key DESC, d.webhook_id
          LIMIT $9"#,
         project.as_uuid(),
         events.as_deref(),
         event,
         webhook,
-        run,
         looked_at,
         filter.webhook.map(WebhookId::as_uuid),
         filter.state.map(State::as_str),
+        filter.reason,
         i64::from(limit),
     )
     .fetch_all(connection)
     .await?;
     Ok((rows, looked_at.map(EventKey::from_uuid)))
+}
+
+/// Up to `limit` deliveries that a replay has made, from after `after` on, the newest event's first. What was withdrawn
+/// before its first attempt is not among them.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn deliveries_of_run(
+    connection: &mut Connection,
+    project: ProjectId,
+    number: u32,
+    state: Option<State>,
+    after: Option<DeliveryCursor>,
+    limit: u32,
+) -> Result<DeliveryPage, Error> {
+    let (event, webhook, _) = position(after);
+    let rows = query_as!(
+        Row,
+        r#"-- log::deliveries_of_run
+         SELECT d.event_key AS "event_key!", e.id AS "event_id?", e.type AS "event_type?",
+                d.webhook_id AS "webhook_id!", w.name AS "webhook_name?", $2::integer AS "run!", s.state AS "state!",
+                CASE WHEN p.run IS NOT NULL THEN p.reason
+                     WHEN NOT d.delivered THEN 'the replay was cancelled' END AS reason,
+                d.attempts AS "attempts!",
+                CASE WHEN p.state IN ('scheduled', 'parked') THEN p.due_at END AS next_attempt_at,
+                coalesce(p.updated_at, d.finished_at) AS "updated_at!"
+         FROM (SELECT x.event_key, x.webhook_id, sum(x.attempts)::bigint AS attempts, bool_or(x.delivered) AS delivered,
+                      max(x.finished_at) AS finished_at
+               FROM (SELECT a.event_key, a.webhook_id, 1 AS attempts, a.outcome = 'delivered' AS delivered,
+                            a.started_at + a.duration_us * interval '1 microsecond' AS finished_at
+                     FROM attempts a WHERE a.run = $2 AND a.run > 0 AND ($3::uuid IS NULL OR a.event_key <= $3)
+                     UNION ALL
+                     SELECT q.event_key, q.webhook_id, 0, false, NULL
+                     FROM pending_deliveries q WHERE q.run = $2 AND q.run > 0 AND ($3::uuid IS NULL OR q.event_key <= $3)
+                    ) AS x
+               GROUP BY x.event_key, x.webhook_id) AS d
+         LEFT JOIN pending_deliveries p ON p.event_key = d.event_key AND p.webhook_id = d.webhook_id AND p.run = $2
+         LEFT JOIN events e ON e.key = d.event_key
+         LEFT JOIN webhooks w ON w.id = d.webhook_id
+         CROSS JOIN LATERAL (
+             SELECT CASE WHEN p.state = 'released' THEN 'scheduled' WHEN p.state IS NOT NULL THEN p.state
+                         WHEN d.delivered THEN 'delivered' ELSE 'cancelled' END AS state
+         ) AS s
+         WHERE e.project_id = $1
+           AND ($3::uuid IS NULL OR d.event_key < $3 OR d.webhook_id > $4::uuid)
+           AND ($5::text IS NULL OR s.state = $5)
+         ORDER BY d.event_key DESC, d.webhook_id LIMIT $6"#,
+        project.as_uuid(),
+        i32::try_from(number).unwrap_or(-1),
+        event,
+        webhook,
+        state.map(State::as_str),
+        i64::from(limit),
+    )
+    .fetch_all(connection)
+    .await?;
+    let full = rows.len() >= limit as usize;
+    let deliveries: Vec<Delivery> = rows.into_iter().map(Delivery::try_from).collect::<Result<_, _>>()?;
+    let next = deliveries.last().filter(|_| full).map(|last| DeliveryCursor {
+        event: last.event,
+        delivery: Some((last.webhook, last.run)),
+    });
+    Ok(DeliveryPage { deliveries, next })
 }
 
 fn event_keys(filter: &DeliveryFilter<'_>) -> Option<Vec<Uuid>> {

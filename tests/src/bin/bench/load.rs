@@ -153,6 +153,37 @@ impl Load {
         Ok(())
     }
 
+    /// Publishes `count` events as fast as they are delivered, and waits until all are, and are on record.
+    pub(crate) async fn fill(&self, sink: &Sink, count: u64, event_type: impl Fn(u64) -> String) -> anyhow::Result<()> {
+        let before = sink.delivered();
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        let mut published = 0;
+        while published < count {
+            if published - (sink.delivered() - before) >= BACKLOG {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, &event_type(n)).await?);
+            published += 1;
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        let last = Instant::now() + Duration::from_secs(120);
+        let mut ledger = self.jetstream.get_stream("LEDGER").await?;
+        while sink.delivered() - before < count || ledger.info().await?.state.messages > 0 {
+            ensure!(Instant::now() < last, "not everything is delivered and on record");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// `rate` events a second, each at its time whatever became of the earlier ones; latencies in microseconds, from
     /// when an event was due to when the sink had it. Events that never come to a quick webhook are left out.
     pub(crate) async fn open_loop(

@@ -7,6 +7,7 @@
 mod account;
 mod backlog;
 mod load;
+mod replay;
 mod report;
 mod sink;
 
@@ -35,7 +36,11 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
-    /// Only these measurements: bare, saturation, light, isolation, backlog.
+    /// Deliveries that are made again in the measurement `replay`.
+    #[arg(long, default_value_t = 100_000)]
+    replayed: u64,
+    /// Only these measurements: bare, saturation, light, isolation, backlog; replay, which takes minutes and is measured
+    /// only where it is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Deliveries parked for a dead receiver in the measurement `backlog`.
@@ -115,6 +120,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.wants("backlog") {
         backlog::measure(&args, &cluster, &load, &sink, window).await?;
+    }
+    if args.only.iter().any(|only| only == "replay") {
+        replay::measure(&cluster, &load, &sink, window, args.replayed).await?;
     }
     println!("\nresident memory:");
     let mut table = Table::new(&["process", "MiB"]);

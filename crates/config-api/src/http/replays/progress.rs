@@ -1,0 +1,126 @@
+//! `GET /v1/projects/{project}/replays/{replay}/progress`: server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use common::http::{Code, Path, Problem};
+use futures::stream;
+use store::replays as rows;
+use store::tokens;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+use super::view::ProgressView;
+use crate::access::{InProject, Read};
+use crate::api::Api;
+use crate::replays;
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Answers of this kind at once, in one process: each looks once a second.
+static WATCHERS: Semaphore = Semaphore::const_new(200);
+
+/// Watch how far a replay has come
+///
+/// Server-sent events: `progress` whenever something has changed, once a second at most, and `done` when it is finished or
+/// cancelled; the data of both is the progress.
+#[utoipa::path(
+    get,
+    path = "/v1/projects/{project}/replays/{replay}/progress",
+    operation_id = "watch_replay",
+    tag = "Replays",
+    responses((status = 200, description = "The progress, event by event", body = ProgressView, content_type = "text/event-stream"))
+)]
+pub(super) async fn watch(
+    State(api): State<Arc<Api>>,
+    within: InProject<Read>,
+    Path((_, named)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let watcher = WATCHERS.try_acquire().map_err(|_| {
+        Problem::new(
+            Code::TooManyRequests,
+            "too many replays are watched here; ask for the replay instead",
+        )
+    })?;
+    let id = replays::find(&api, &within.project, &named).await?.id;
+    let watched = Watched {
+        api,
+        within,
+        id,
+        last: None,
+        is_over: false,
+        _watcher: watcher,
+    };
+    let events = stream::unfold(watched, |mut watched| async move {
+        let event = watched.next().await?;
+        Some((Ok::<_, Infallible>(event), watched))
+    });
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        // For a proxy that would collect the answer first.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Sse::new(events).keep_alive(KeepAlive::default())).into_response())
+}
+
+struct Watched {
+    api: Arc<Api>,
+    within: InProject<Read>,
+    id: Uuid,
+    /// What was told last.
+    last: Option<ProgressView>,
+    is_over: bool,
+    _watcher: SemaphorePermit<'static>,
+}
+
+impl Watched {
+    /// The next thing to tell; `None`: it is over, or this service is about to stop, or the token is not valid any more.
+    async fn next(&mut self) -> Option<Event> {
+        if self.is_over {
+            return None;
+        }
+        loop {
+            if self.last.is_some() {
+                tokio::select! {
+                    () = self.api.stop.cancelled() => return None,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+            }
+            let view = match self.look().await {
+                Ok(Some(view)) => view,
+                // Not there any more, or not for this token.
+                Ok(None) => return None,
+                // Postgres is away; the one who watches need not know.
+                Err(error) if self.last.is_some() => {
+                    tracing::debug!(%error, "a replay's progress cannot be read");
+                    continue;
+                }
+                Err(_) => return None,
+            };
+            self.is_over = view.finished();
+            // When nothing will be left moves with the clock.
+            let is_news = self.last.as_ref().is_none_or(|last| !last.tells_the_same(&view));
+            self.last = Some(view.clone());
+            if is_news || self.is_over {
+                let name = if self.is_over { "done" } else { "progress" };
+                return Event::default().event(name).json_data(view).ok();
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Option<ProgressView>, store::Error> {
+        let now = self.api.now();
+        let mut connection = self.api.store.connection().await?;
+        if !tokens::is_valid(&mut connection, self.within.caller.token, now).await? {
+            return Ok(None);
+        }
+        let found = rows::find(&mut connection, self.within.project.id, &self.id.to_string()).await?;
+        Ok(found.map(|replay| ProgressView::of(&replay, now)))
+    }
+}
