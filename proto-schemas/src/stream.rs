@@ -2,6 +2,8 @@
 //!
 //! All three streams are work queues: an acked message is gone from the stream itself. A limits stream keeps what was
 //! acked in a consumer state that is flushed lazily, and hands it out again after the server was killed.
+//!
+//! Two of them are worked off in [`SHARES`], so that a project with a backlog is not in front of the others.
 
 use std::time::Duration;
 
@@ -14,8 +16,72 @@ pub struct Stream {
     pub name: &'static str,
     /// What it captures.
     pub subjects: &'static str,
-    /// The one durable consumer that works it off.
+    /// The durable consumer that works it off; where it is worked off in shares, how the names of theirs begin.
     pub consumer: &'static str,
+    /// How its messages are told apart by project, so that one project's backlog is not in front of another's message.
+    pub shares: Shares,
+}
+
+/// Whether a stream has shares: parts of it that are worked off side by side. A project's messages are all in one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shares {
+    /// One line for all.
+    None,
+    /// The publisher names the share, as the token after the first.
+    Published,
+    /// The server finds the share by the token after the first (the project), and puts it in front of that.
+    Transformed,
+}
+
+/// Shares of a stream that has any. Part of the contract: a change of it is one of subjects and consumers.
+pub const SHARES: u16 = 32;
+
+/// A durable consumer of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// What it gets; `None`: everything.
+    pub filter: Option<String>,
+}
+
+impl Stream {
+    /// The consumers that together work the stream off. No message is for two of them.
+    #[must_use]
+    pub fn consumers(self) -> Vec<Consumer> {
+        let Some(root) = self.subjects.strip_suffix(".>").filter(|_| self.shares != Shares::None) else {
+            return vec![Consumer {
+                name: self.consumer.to_owned(),
+                filter: None,
+            }];
+        };
+        let mut consumers: Vec<_> = (0..SHARES)
+            .map(|share| Consumer {
+                name: format!("{}-{share}", self.consumer),
+                filter: Some(format!("{root}.{share}.>")),
+            })
+            .collect();
+        if self.shares == Shares::Transformed {
+            // What the transform does not apply to, because a part is missing.
+            consumers.push(Consumer {
+                name: format!("{}-rest", self.consumer),
+                filter: Some(format!("{root}.*")),
+            });
+        }
+        consumers
+    }
+
+    /// Source and destination of the server's subject transform, where there is one.
+    #[must_use]
+    pub fn transform(self) -> Option<(String, String)> {
+        let root = self.subjects.strip_suffix(".>")?;
+        (self.shares == Shares::Transformed).then(|| {
+            (
+                format!("{root}.*.>"),
+                format!("{root}.{{{{partition({SHARES},1)}}}}.{{{{wildcard(1)}}}}.>"),
+            )
+        })
+    }
 }
 
 /// What producers published and ingest has not worked off.
@@ -23,18 +89,21 @@ pub const EVENTS: Stream = Stream {
     name: "EVENTS",
     subjects: "events.>",
     consumer: "ingest",
+    shares: Shares::Transformed,
 };
 /// Attempts that are due now.
 pub const DELIVERIES: Stream = Stream {
     name: "DELIVERIES",
     subjects: "deliveries.>",
     consumer: "dispatcher",
+    shares: Shares::Published,
 };
 /// Facts on their way to Postgres.
 pub const LEDGER: Stream = Stream {
     name: "LEDGER",
     subjects: "ledger.>",
     consumer: "recorder",
+    shares: Shares::None,
 };
 
 /// How long JetStream remembers message ids, in every stream.
@@ -101,5 +170,31 @@ pub mod config_key {
                 _ => None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_of_a_stream_has_one_consumer() {
+        let filters = |stream: Stream| -> Vec<_> { stream.consumers().into_iter().map(|it| it.filter).collect() };
+        assert_eq!(filters(LEDGER), [None]);
+        let deliveries = filters(DELIVERIES);
+        assert_eq!(deliveries.len(), usize::from(SHARES));
+        assert_eq!(deliveries[7].as_deref(), Some("deliveries.7.>"));
+        let events = filters(EVENTS);
+        assert_eq!(events.len(), usize::from(SHARES) + 1);
+        assert_eq!(events[31].as_deref(), Some("events.31.>"));
+        assert_eq!(events[32].as_deref(), Some("events.*"));
+    }
+
+    #[test]
+    fn the_server_puts_the_share_in_front_of_the_project() {
+        let (source, destination) = EVENTS.transform().unwrap();
+        assert_eq!(source, "events.*.>");
+        assert_eq!(destination, "events.{{partition(32,1)}}.{{wildcard(1)}}.>");
+        assert_eq!(DELIVERIES.transform(), None);
     }
 }

@@ -1,6 +1,9 @@
 //! Subjects. User text reaches a subject only after the checks in [`crate::id`].
 
+use std::borrow::Cow;
+
 use crate::id::{ProjectId, WebhookId};
+use crate::stream::{SHARES, Shares, Stream};
 
 /// `events.<project>.<event type>`: what producers publish on. The project is its name or its id.
 #[must_use]
@@ -15,15 +18,59 @@ pub fn parse_event(subject: &str) -> Option<(&str, &str)> {
     Some((project, event_type))
 }
 
-/// `deliveries.<project>.<webhook>`
+/// `deliveries.<share>.<project>.<webhook>`
 #[must_use]
 pub fn delivery(project: ProjectId, webhook: WebhookId) -> String {
     format!(
-        "deliveries.{}.{}",
+        "deliveries.{}.{}.{}",
+        share(project),
         project.as_uuid().as_simple(),
         webhook.as_uuid().as_simple()
     )
 }
 
+/// The share of stream DELIVERIES that a project's deliveries are in: by the last bits of its id, which are random.
+fn share(project: ProjectId) -> u128 {
+    project.as_uuid().as_u128() % u128::from(SHARES)
+}
+
+/// The subject that a message was published on, by the one it has in the stream.
+#[must_use]
+pub fn published(stream: Stream, stored: &str) -> Cow<'_, str> {
+    if stream.shares != Shares::Transformed {
+        return Cow::Borrowed(stored);
+    }
+    let mut parts = stored.splitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(root), Some(_), Some(rest)) => Cow::Owned(format!("{root}.{rest}")),
+        _ => Cow::Borrowed(stored),
+    }
+}
+
 /// What ledger entries are published on.
 pub const LEDGER: &str = "ledger.facts";
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::stream::{DELIVERIES, EVENTS};
+
+    #[test]
+    fn a_stored_subject_leads_back_to_the_published_one() {
+        assert_eq!(
+            published(EVENTS, "events.7.acme.invoice.paid"),
+            "events.acme.invoice.paid"
+        );
+        assert_eq!(published(EVENTS, "events.acme"), "events.acme");
+        assert_eq!(published(DELIVERIES, "deliveries.7.a.b"), "deliveries.7.a.b");
+    }
+
+    #[test]
+    fn a_delivery_is_in_its_projects_share() {
+        let project = ProjectId::from_uuid(Uuid::from_u128(33));
+        let webhook = WebhookId::from_uuid(Uuid::from_u128(2));
+        assert!(delivery(project, webhook).starts_with("deliveries.1.00000000000000000000000000000021."));
+    }
+}

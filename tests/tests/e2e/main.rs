@@ -9,6 +9,7 @@ mod crashes;
 mod examples;
 mod facades;
 mod faults;
+mod fairness;
 mod house;
 mod lanes;
 mod main_job;

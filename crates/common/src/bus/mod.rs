@@ -7,10 +7,12 @@
 //! - [`config`]: flags and defaults
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
+//! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
 
 pub mod bucket;
 pub mod config;
+mod credit;
 pub mod streams;
 pub mod work_off;
 
@@ -261,35 +263,35 @@ impl Bus {
         Ok(messages)
     }
 
-    /// The last sequence stored in `stream`, and the sequence up to which its consumer has acked everything.
+    /// Where `stream` stands.
     ///
     /// # Errors
     /// [`Error::SetUp`] where JetStream does not say.
     pub async fn position(&self, stream: Stream) -> Result<Position, Error> {
-        let fail = |source: async_nats::Error| Error::SetUp {
-            what: format!("the position of {}", stream.name),
-            source,
-        };
         let handle = self
             .jetstream
             .get_stream(stream.name)
             .await
-            .map_err(|error| fail(error.into()))?;
-        let consumer = handle
-            .consumer_info(stream.consumer)
-            .await
-            .map_err(|error| fail(error.into()))?;
+            .map_err(|error| Error::SetUp {
+                what: format!("the position of {}", stream.name),
+                source: error.into(),
+            })?;
         let state = &handle.cached_info().state;
-        let worked_off_to = match state.messages {
-            // The last one stored is gone, too.
-            0 => instant(state.last_timestamp.unix_timestamp_nanos()).saturating_add(Duration::from_millis(1)),
-            _ => Ok(instant(state.first_timestamp.unix_timestamp_nanos())),
+        // In a work queue, what is acked is gone.
+        let (acked, worked_off_to) = match state.messages {
+            0 => {
+                let last = instant(state.last_timestamp.unix_timestamp_nanos());
+                (state.last_sequence, last.saturating_add(Duration::from_millis(1)))
+            }
+            _ => {
+                let first = instant(state.first_timestamp.unix_timestamp_nanos());
+                (state.first_sequence.saturating_sub(1), Ok(first))
+            }
         };
         Ok(Position {
             last: state.last_sequence,
-            acked: consumer.ack_floor.stream_sequence,
-            waiting: consumer.num_pending,
-            handed_out: consumer.num_ack_pending as u64,
+            acked,
+            held: state.messages,
             worked_off_to: worked_off_to.unwrap_or(Timestamp::UNIX_EPOCH),
         })
     }
@@ -326,17 +328,15 @@ impl Bus {
     }
 }
 
-/// Where a stream and its consumer stand.
+/// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The last sequence stored.
     pub last: u64,
     /// Everything up to this sequence is acked.
     pub acked: u64,
-    /// Messages not handed out yet.
-    pub waiting: u64,
-    /// Messages handed out and not acked.
-    pub handed_out: u64,
+    /// Messages not acked, handed out ones included.
+    pub held: u64,
     /// Everything stored before this instant is worked off and gone. To the millisecond, by the server's clock.
     pub worked_off_to: Timestamp,
 }

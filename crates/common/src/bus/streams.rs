@@ -1,11 +1,16 @@
 //! Creates the streams, their consumers and the bucket where they are absent; where they exist with settings this
 //! release cannot keep its promises on, refuses to start rather than change what somebody set.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
+};
 use async_nats::jetstream::{self, kv};
+use futures::TryStreamExt as _;
+use futures::future::try_join_all;
 use proto_schemas::stream::{CONFIG_BUCKET, DELIVERIES, DUPLICATE_WINDOW, EVENTS, LEDGER, Stream};
 
 use super::{Config, Error};
@@ -56,26 +61,32 @@ async fn set_up_stream(
         duplicate_window: DUPLICATE_WINDOW,
         num_replicas: replicas.into(),
         allow_direct: true,
+        subject_transform: stream
+            .transform()
+            .map(|(source, destination)| SubjectTransform { source, destination }),
         ..StreamConfig::default()
     };
     let handle = get_or_create(jetstream, &wanted).await.map_err(fail)?;
     verify(&wanted, &handle.cached_info().config)?;
-    handle
-        .get_or_create_consumer(
-            stream.consumer,
-            pull::Config {
-                durable_name: Some(stream.consumer.to_owned()),
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                // Without end on the server's side: the last step is ours (`Message::handed_out`), because a message
-                // the server gives up on stays in a work queue for ever, seen by nobody.
-                max_deliver: -1,
-                max_ack_pending: MAX_ACK_PENDING,
-                ..pull::Config::default()
-            },
-        )
-        .await
-        .map_err(|error| fail(error.into()))?;
+    // Asked for at once, because each of those that are there need not be asked for.
+    let there: HashSet<String> = (handle.consumer_names().try_collect().await).map_err(|error| fail(error.into()))?;
+    let missing = stream.consumers().into_iter().filter(|it| !there.contains(&it.name));
+    let made = missing.map(async |consumer| {
+        let name = consumer.name.clone();
+        let config = pull::Config {
+            durable_name: Some(consumer.name),
+            filter_subject: consumer.filter.unwrap_or_default(),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            // Without end on the server's side: the last step is ours (`Message::handed_out`), because a message the
+            // server gives up on stays in a work queue for ever, seen by nobody.
+            max_deliver: -1,
+            max_ack_pending: MAX_ACK_PENDING,
+            ..pull::Config::default()
+        };
+        handle.get_or_create_consumer(&name, config).await
+    });
+    try_join_all(made).await.map_err(|error| fail(error.into()))?;
     Ok(())
 }
 
@@ -112,6 +123,11 @@ fn verify(wanted: &StreamConfig, found: &StreamConfig) -> Result<(), Error> {
         "subjects",
         format!("{:?}", wanted.subjects),
         format!("{:?}", found.subjects),
+    );
+    check(
+        "subject transform",
+        format!("{:?}", wanted.subject_transform),
+        format!("{:?}", found.subject_transform),
     );
     check(
         "retention",

@@ -7,7 +7,11 @@
 //! Three things keep repeats rare while the process lives: messages being worked on show progress every 3 s; a message
 //! handed out again while it is still held is not handed to a second handler; and the sequences of the latest finished
 //! messages are remembered, so one whose ack was lost with a connection is acked again instead of being worked again.
+//!
+//! A stream with shares has a puller for each ([`super::credit`] says how many messages it may hold), so that what one
+//! project has waiting is not in front of another's message.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,20 +21,23 @@ use async_nats::jetstream::{self, consumer::PullConsumer, consumer::pull::BatchC
 use async_nats::{HeaderMap, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::try_join_all;
 use jiff::Timestamp;
-use proto_schemas::stream::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use proto_schemas::stream::{Consumer, Shares, Stream};
+use proto_schemas::subject;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::credit::{Credit, Permit};
 use super::streams::{self, PROGRESS_INTERVAL};
 use super::{Bus, Error};
 
 /// A message handed out by JetStream.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Where it was published.
+    /// What it was published on.
     pub subject: Subject,
     /// Its headers, if any.
     pub headers: Option<HeaderMap>,
@@ -56,7 +63,8 @@ pub enum Verdict {
 /// How to work a stream off.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Messages held at once. The bound on memory, and on what a crash repeats.
+    /// Messages held at once. The bound on memory, and on what a crash repeats. A stream with shares adds a few for
+    /// each, which are kept for it alone.
     pub max_held: usize,
     /// How long to wait, once told to stop, for the messages being worked on.
     pub drain: Duration,
@@ -75,19 +83,34 @@ impl Bus {
         handler: F,
     ) -> Result<(), Error>
     where
-        F: Fn(Message) -> R,
+        F: Fn(Message) -> R + Send + Sync + 'static,
         R: Future<Output = Verdict> + Send + 'static,
     {
-        let mut puller = Puller::start(self, stream, options).await?;
+        let pullers = Puller::start_all(self, stream, options).await?;
         let handlers = TaskTracker::new();
-        while let Some((message, held)) = puller.next(&stop).await {
-            let handling = handler(message);
-            handlers.spawn(async move {
-                let verdict = handling.await;
-                held.settle(verdict).await;
+        let handler = Arc::new(handler);
+        let mut pulling = JoinSet::new();
+        for mut puller in pullers {
+            let (handler, handlers, stop) = (Arc::clone(&handler), handlers.clone(), stop.clone());
+            pulling.spawn(async move {
+                while let Some((message, held)) = puller.next(&stop).await {
+                    let handling = handler(message);
+                    handlers.spawn(async move {
+                        let verdict = handling.await;
+                        held.settle(verdict).await;
+                    });
+                }
+                puller.hand_back().await;
             });
         }
-        puller.hand_back().await;
+        // A puller ends only when told to; should one panic, its share waits for no one else to notice.
+        while let Some(ended) = pulling.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
         handlers.close();
         if tokio::time::timeout(options.drain, handlers.wait()).await.is_err() {
             tracing::warn!(
@@ -100,7 +123,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Works `stream` off in batches: whatever is there, up to `max_batch`, one batch at a time, until `stop`. After the
+    /// Works `stream`, which has no shares, off in batches: whatever is there, up to `max_batch`, one batch at a time, until `stop`. After the
     /// first message of a batch, `linger` is waited for more. The verdict holds for the whole batch.
     ///
     /// # Errors
@@ -148,12 +171,13 @@ impl Bus {
 /// Pull requests on credit: as many messages are asked for as may still be held.
 struct Puller {
     bus: Bus,
+    stream: Stream,
     consumer: PullConsumer,
     inbox: Subject,
     messages: Subscriber,
-    slots: Arc<Semaphore>,
-    /// Slots taken for messages that are asked for and have not come.
-    reserved: Vec<OwnedSemaphorePermit>,
+    credit: Credit,
+    /// Places taken for messages that are asked for and have not come.
+    reserved: Vec<Permit>,
     /// When a pull request that went unanswered (its connection broke) is given up on.
     answer_by: Instant,
     connected: tokio::sync::watch::Receiver<bool>,
@@ -164,24 +188,54 @@ struct Puller {
 
 /// How long one pull request stays open at the server.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
+/// The same for one that has taken places that other shares may need.
+const BUSY_PULL_EXPIRES: Duration = Duration::from_secs(1);
 /// How long after that its end is believed lost.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 /// How long to wait after a request was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// How long, once told to stop, to wait for messages that are still on their way here.
 const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
-/// Most messages asked for in one request.
-const PULL_BATCH: usize = 512;
-
 impl Puller {
+    /// One for a stream without shares.
     async fn start(bus: &Bus, stream: Stream, options: Options) -> Result<Self, Error> {
+        let holds = Holds::new(bus);
+        let consumer = Consumer {
+            name: stream.consumer.to_owned(),
+            filter: None,
+        };
+        Self::open(bus, stream, &consumer, Credit::alone(options.max_held), holds).await
+    }
+
+    /// One for each consumer of the stream.
+    async fn start_all(bus: &Bus, stream: Stream, options: Options) -> Result<Vec<Self>, Error> {
+        let consumers = stream.consumers();
+        let holds = Holds::new(bus);
+        let credits = match stream.shares {
+            Shares::None => vec![Credit::alone(options.max_held)],
+            Shares::Published | Shares::Transformed => Credit::shared(options.max_held, consumers.len()),
+        };
+        let opening = consumers
+            .iter()
+            .zip(credits)
+            .map(|(consumer, credit)| Self::open(bus, stream, consumer, credit, Arc::clone(&holds)));
+        try_join_all(opening).await
+    }
+
+    async fn open(
+        bus: &Bus,
+        stream: Stream,
+        consumer: &Consumer,
+        credit: Credit,
+        holds: Arc<Holds>,
+    ) -> Result<Self, Error> {
         let fail = |source: async_nats::Error| Error::SetUp {
-            what: format!("consumer {} of stream {}", stream.consumer, stream.name),
+            what: format!("consumer {} of stream {}", consumer.name, stream.name),
             source,
         };
         let consumer: PullConsumer = bus
             .jetstream
-            .get_consumer_from_stream(stream.consumer, stream.name)
+            .get_consumer_from_stream(&consumer.name, stream.name)
             .await
             .map_err(|error| fail(error.into()))?;
         let inbox = Subject::from(bus.client.new_inbox());
@@ -190,17 +244,13 @@ impl Puller {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| fail(error.into()))?;
-        let holds = Arc::new(Holds {
-            client: bus.client.clone(),
-            state: Mutex::default(),
-        });
-        tokio::spawn(show_progress(Arc::downgrade(&holds)));
         Ok(Self {
             bus: bus.clone(),
+            stream,
             consumer,
             inbox,
             messages,
-            slots: Arc::new(Semaphore::new(options.max_held)),
+            credit,
             reserved: Vec::new(),
             answer_by: Instant::now(),
             connected: bus.connected.clone(),
@@ -216,7 +266,7 @@ impl Puller {
                 let permit = tokio::select! {
                     biased;
                     () = stop.cancelled() => return None,
-                    permit = Arc::clone(&self.slots).acquire_owned() => permit.ok()?,
+                    permit = self.credit.first() => permit,
                 };
                 self.ask(permit, stop).await;
                 if self.reserved.is_empty() {
@@ -253,8 +303,8 @@ impl Puller {
         }
     }
 
-    /// Asks for as many messages as there are free slots.
-    async fn ask(&mut self, first: OwnedSemaphorePermit, stop: &CancellationToken) {
+    /// Asks for as many messages as may be held.
+    async fn ask(&mut self, first: Permit, stop: &CancellationToken) {
         if std::mem::take(&mut self.refused) {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -270,15 +320,14 @@ impl Puller {
                 return;
             }
         }
-        let mut permits = vec![first];
-        while permits.len() < PULL_BATCH
-            && let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned()
-        {
-            permits.push(permit);
-        }
+        let permits = self.credit.more(first);
+        let expires = match permits.iter().any(Permit::is_shared) {
+            true => BUSY_PULL_EXPIRES,
+            false => PULL_EXPIRES,
+        };
         let request = BatchConfig {
             batch: permits.len(),
-            expires: Some(PULL_EXPIRES),
+            expires: Some(expires),
             ..BatchConfig::default()
         };
         if let Err(error) = self.consumer.request_batch(request, self.inbox.clone()).await {
@@ -288,12 +337,13 @@ impl Puller {
         }
         // Only now: were this future dropped before, nothing would have been asked for.
         self.reserved = permits;
-        self.answer_by = Instant::now() + PULL_EXPIRES + PULL_GRACE;
+        self.answer_by = Instant::now() + expires + PULL_GRACE;
     }
 
     /// A status message ends the one open request.
     fn request_ended(&mut self, status: StatusCode, description: Option<&str>) {
         self.reserved.clear();
+        self.credit.not_used_up();
         if !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             tracing::debug!(%status, description, "a pull request was refused");
             self.refused = true;
@@ -323,10 +373,7 @@ impl Puller {
 
     /// Takes a message in, unless it is held already or was finished before.
     fn hold(&mut self, raw: async_nats::Message) -> Option<(Message, Held)> {
-        let permit = self
-            .reserved
-            .pop()
-            .or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
+        let permit = self.reserved.pop().or_else(|| self.credit.take());
         let reply = raw.reply.clone()?;
         let raw = jetstream::Message {
             message: raw,
@@ -346,7 +393,10 @@ impl Puller {
         }
         let jetstream::Message { message: raw, .. } = raw;
         let message = Message {
-            subject: raw.subject,
+            subject: match subject::published(self.stream, &raw.subject) {
+                Cow::Borrowed(_) => raw.subject,
+                Cow::Owned(published) => published.into(),
+            },
             headers: raw.headers,
             payload: raw.payload,
             sequence,
@@ -382,6 +432,15 @@ struct State {
 const REMEMBERED: usize = 64 * 1024;
 
 impl Holds {
+    fn new(bus: &Bus) -> Arc<Self> {
+        let holds = Arc::new(Self {
+            client: bus.client.clone(),
+            state: Mutex::default(),
+        });
+        tokio::spawn(show_progress(Arc::downgrade(&holds)));
+        holds
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -443,7 +502,7 @@ struct Held {
     sequence: u64,
     holds: Arc<Holds>,
     settled: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Permit>,
 }
 
 impl Held {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use proto_schemas::delivery::{DeliveryDue, TrialKind};
 use proto_schemas::id::AttemptRef;
 use proto_schemas::ledger::{AttemptFinished, ErrorClass, Outcome};
@@ -20,24 +19,26 @@ use crate::support::*;
 async fn duties(world: &World, count: usize) -> Vec<DeliveryDue> {
     let client = async_nats::connect(world.nats.url()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
-    let stream = jetstream.get_stream(DELIVERIES.name).await.unwrap();
-    let consumer: async_nats::jetstream::consumer::PullConsumer =
-        stream.get_consumer(DELIVERIES.consumer).await.unwrap();
-    let messages = consumer
-        .fetch()
-        .max_messages(count)
-        .expires(Duration::from_secs(10))
-        .messages()
-        .await
-        .unwrap();
-    messages
-        .then(async |message| {
-            let message = message.unwrap();
-            message.ack().await.unwrap();
-            DeliveryDue::decode(message.payload.clone()).unwrap()
-        })
-        .collect()
-        .await
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut duties = Vec::new();
+    while duties.len() < count {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{} of {count} duties",
+            duties.len()
+        );
+        let stream = jetstream.get_stream(DELIVERIES.name).await.unwrap();
+        let state = stream.cached_info().state.clone();
+        for sequence in state.first_sequence..=state.last_sequence {
+            let Ok(message) = stream.get_raw_message(sequence).await else {
+                continue;
+            };
+            stream.delete_message(sequence).await.unwrap();
+            duties.push(DeliveryDue::decode(message.payload).unwrap());
+        }
+        tokio::task::yield_now().await;
+    }
+    duties
 }
 
 async fn act(client: &Client, webhook: &str, action: &str, body: Option<Value>) -> Value {

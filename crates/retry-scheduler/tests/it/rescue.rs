@@ -27,7 +27,7 @@ async fn lose(bus: &Bus, stream: Stream) {
         .expect("there was something to lose")
         .unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while bus.position(stream).await.unwrap().handed_out > 0 {
+    while bus.position(stream).await.unwrap().held > 0 {
         assert!(tokio::time::Instant::now() < deadline, "the ack is processed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

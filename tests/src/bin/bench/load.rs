@@ -58,6 +58,34 @@ impl Load {
             .await?)
     }
 
+    /// Publishes `count` events as fast as JetStream stores them, whatever becomes of them.
+    pub(crate) async fn pile_up(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+        let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
+        for _ in 0..count {
+            // Numbers that no measured event has.
+            let n = u64::MAX - self.next.fetch_add(1, Ordering::Relaxed);
+            acks.push_back(self.publish(n, event_type).await?);
+            if acks.len() >= WINDOW
+                && let Some(ack) = acks.pop_front()
+            {
+                ack.await?;
+            }
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        Ok(())
+    }
+
+    /// Messages that wait in the pipe: events to be fanned out, and deliveries to be made.
+    pub(crate) async fn waiting(&self) -> anyhow::Result<u64> {
+        let mut messages = 0;
+        for stream in ["EVENTS", "DELIVERIES"] {
+            messages += self.jetstream.get_stream(stream).await?.cached_info().state.messages;
+        }
+        Ok(messages)
+    }
+
     /// As fast as the system takes it, for `window`; measured after a fifth of it.
     pub(crate) async fn saturate(
         &self,

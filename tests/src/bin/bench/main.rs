@@ -36,11 +36,14 @@ struct Args {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
+    /// Events that one project has waiting in the measurement `fairness`.
+    #[arg(long, default_value_t = 200_000)]
+    waiting: u64,
     /// Deliveries that are made again in the measurement `replay`.
     #[arg(long, default_value_t = 100_000)]
     replayed: u64,
-    /// Only these measurements: bare, saturation, light, isolation, backlog; replay, which takes minutes and is measured
-    /// only where it is named.
+    /// Only these measurements: bare, saturation, light, isolation, backlog, fairness; replay, which takes minutes and is
+    /// measured only where it is named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Deliveries parked for a dead receiver in the measurement `backlog`.
@@ -121,6 +124,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     if args.wants("backlog") {
         backlog::measure(&args, &cluster, &load, &sink, window).await?;
     }
+    if args.wants("fairness") {
+        fairness(&args, &cluster, &sink, window).await?;
+    }
     if args.only.iter().any(|only| only == "replay") {
         replay::measure(&cluster, &load, &sink, window, args.replayed).await?;
     }
@@ -191,5 +197,29 @@ async fn isolation(cluster: &Cluster, load: &Load, sink: &Sink, window: Duration
         .open_loop(sink, RATE, window, |n| format!("isolated.{}", n % WEBHOOKS))
         .await?;
     println!("  the quick ones, end to end: {}", report::latency(&latency));
+    Ok(())
+}
+
+/// One project has a backlog; another publishes now and then, and must not notice.
+async fn fairness(args: &Args, cluster: &Cluster, sink: &Sink, window: Duration) -> anyhow::Result<()> {
+    const RATE: u64 = 50;
+    println!(
+        "\nfairness: {RATE} events/s of one project, alone and while another has a backlog of {} events, {window:?} each",
+        args.waiting
+    );
+    for (project, to) in [("crowded", "other"), ("single", "quick")] {
+        cluster.admin.create_project(project).await?;
+        cluster.create_webhook(project, "all", &sink.url(to), json!({})).await?;
+    }
+    let single = Load::connect(&cluster.nats.url(), "single", args.bytes).await?;
+    let alone = single.open_loop(sink, RATE, window, |_| "tick".to_owned()).await?;
+    println!("  alone: {}", report::latency(&alone));
+    let crowded = Load::connect(&cluster.nats.url(), "crowded", 100).await?;
+    crowded.pile_up(args.waiting, "tick").await?;
+    let before = crowded.waiting().await?;
+    let beside = single.open_loop(sink, RATE, window, |_| "tick".to_owned()).await?;
+    let after = crowded.waiting().await?;
+    println!("  beside the backlog: {}", report::latency(&beside));
+    println!("  the backlog in the pipe was {before} messages before and {after} after");
     Ok(())
 }
