@@ -11,6 +11,7 @@ pub mod config;
 pub mod crypto;
 pub mod definitions;
 pub mod egress;
+pub mod failpoint;
 pub mod health;
 pub mod http;
 pub mod ledger;

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus, Claim, Message, Seen, Verdict};
 use common::definitions::{Definitions, Subscriber};
+use common::failpoint::{self, Point};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
 use common::render::Expressions;
@@ -197,6 +198,7 @@ impl FanOut {
                 Some(Standing::First | Standing::Claimed) => {}
             }
         }
+        failpoint::reach(Point::FanOutDecided);
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
@@ -312,7 +314,9 @@ impl FanOut {
                 )
                 .await?;
             deliveries.push(stored);
+            failpoint::reach(Point::FanOutBetween);
         }
+        failpoint::reach(Point::FanOutPublished);
         let fact = Fact::EventAccepted(EventAccepted {
             event: event.clone(),
             owed: matched.owed.clone(),
@@ -327,6 +331,7 @@ impl FanOut {
             self.ledger.tell(&fact).map_err(Unstored::from),
         )
         .await?;
+        failpoint::reach(Point::FanOutStored);
         self.accepted.add(1, &[]);
         self.owed.add(matched.owed.len() as u64, &[]);
         self.skipped.add(matched.skipped.len() as u64, &[]);
@@ -347,6 +352,7 @@ impl FanOut {
             received_at: message.stored_at,
         });
         self.ledger.tell(&fact).await?;
+        failpoint::reach(Point::FanOutRejected);
         tracing::warn!(subject = %message.subject, reason = rejection.reason.as_str(), detail = rejection.detail, "event rejected");
         self.rejected
             .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);

@@ -129,10 +129,10 @@ impl Announcer {
     }
 
     async fn store_one(&self, event: &Waiting) -> Result<(), bus::Error> {
-        let project = event.project.to_string();
+        let message_id = header::message_id(&event.project.to_string(), &event.id);
         let stored = self.bus.publish_event(
             subject::operational(event.project, &event.event_type),
-            &header::message_id(&project, &event.id),
+            &message_id,
             event.occurred_at,
             data(event),
         );

@@ -11,7 +11,7 @@
 //! recorders may have the same ones at the same time. What makes that harmless:
 //! - A batch is one transaction: all of it is on record, or nothing.
 //! - Rows are named by what they are about, and are written once. Only an attempt that was not on record before has
-//!   consequences, so each has them once.
+//!   consequences, so each has them once; one that was learns at most that it has been handed out again.
 //! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
 //!   That makes the order within a batch immaterial, too.
 //! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.
@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use common::bus::{Message, Verdict};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use proto_schemas::delivery::TrialKind;
@@ -165,25 +166,35 @@ impl Recorder {
         let now = self.clock.now();
         let mut rows = Rows::of(part, now);
         self.partitions.ensure(rows.days()).await?;
+        failpoint::reach(Point::RecordRead);
 
         let mut transaction = self.store.begin().await?;
         let new = store::events::insert(&mut transaction, &rows.accepted).await?;
+        failpoint::reach(Point::RecordEvents);
         let rejected = store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
+        failpoint::reach(Point::RecordRejected);
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
+        failpoint::reach(Point::RecordAttempts);
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
         let ended = rows.ended(&steps);
         let mut raised = rows.raised(&rejected, &steps);
         let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
+        failpoint::reach(Point::RecordSettled);
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
+        failpoint::reach(Point::RecordStepped);
         store::pending_deliveries::replay::supersede(&mut transaction, &ended).await?;
+        failpoint::reach(Point::RecordSuperseded);
         let deferred = rows.deferred.len();
         store::pending_deliveries::defer(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        failpoint::reach(Point::RecordParked);
         let kept_back = kept_back(rows.accepted.iter().filter(|fact| new.contains(&fact.event.key)));
         let (held, ordered) = (rows.holds, kept_back.iter().any(|row| row.key.is_some()));
         store::pending_deliveries::keep_back(&mut transaction, kept_back, now).await?;
         rows.note_health(&mut transaction, &added, &mut raised).await?;
+        failpoint::reach(Point::RecordHealth);
         store::operational_events::insert(&mut transaction, &raised).await?;
         transaction.commit().await?;
+        failpoint::reach(Point::RecordCommitted);
 
         // A delivery is due, or one that waits may follow one that is done. A newly parked one waits for a second at least;
         // a newly held one may be late, and its webhook active again.

@@ -10,6 +10,7 @@ mod crashes;
 mod examples;
 mod facades;
 mod fairness;
+mod faults;
 mod house;
 mod lanes;
 mod logs;

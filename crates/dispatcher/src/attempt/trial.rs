@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::bus::Verdict;
 use common::egress;
+use common::failpoint::{self, Point};
 use common::request::{Error, Prepared};
 use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
@@ -60,6 +61,7 @@ impl Stage {
                     TrialKind::Test => self.attempt(due, handed_out, &webhook).await,
                     TrialKind::Check => self.check(due, handed_out, &webhook).await,
                 };
+                failpoint::reach(Point::TrialMade);
                 let verdict = self.tell(&fact).await;
                 drop(turn);
                 verdict

@@ -47,6 +47,7 @@ fn fact(event_type: &str, started_at: Timestamp) -> AttemptFinished {
         ladder: vec![Duration::ZERO],
         fail_after: Some(1),
         trial: None,
+        exchange: proto_schemas::ledger::Exchange::default(),
     }
 }
 
