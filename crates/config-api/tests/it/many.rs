@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use common::clock::Clock;
 use jiff::Timestamp;
 use proto_schemas::id::WebhookId;
 use reqwest::Method;
@@ -23,7 +24,7 @@ async fn with_many(world: &World) -> Service {
     let project = id(&project).parse().unwrap();
     let store = world.store().await;
     let mut transaction = store.begin().await.unwrap();
-    let begun = Timestamp::now().as_millisecond() - i64::try_from(MANY).unwrap();
+    let begun = Clock::System.now().as_millisecond() - i64::try_from(MANY).unwrap();
     for n in 0..MANY {
         let millis = begun + i64::try_from(n).unwrap();
         let made_at = Timestamp::from_millisecond(millis).unwrap();
