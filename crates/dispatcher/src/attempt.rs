@@ -4,6 +4,9 @@
 //! has no room or its receiver is to be left alone (it is parked), it gets nothing just now (held), or is gone
 //! (cancelled). A duty that is a trial is always made ([`trial`]).
 //!
+//! A duty that was handed out before and goes out in order goes back to the record first: had the attempt been made, making
+//! it again would bring an old event after a newer one.
+//!
 //! Guarantee: the message is acked only after JetStream has acked the ledger entry. A crash before the request repeats
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
 //! the attempt once, marked as handed out twice. That is the only way a receiver gets a duplicate from here.
@@ -26,7 +29,7 @@ use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::Webhook;
+use proto_schemas::definition::{Ordering, Webhook};
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::EventKey;
 use proto_schemas::ledger::{
@@ -102,6 +105,10 @@ fn decide(handed_out: u32, webhook: Option<Arc<Webhook>>) -> Step {
         );
     };
     match Standing::of(&webhook) {
+        // The process that had it may have made the attempt, and the next of its order may be out. The record knows.
+        Standing::Active if handed_out > 1 && webhook.ordering != Ordering::None => {
+            Step::Defer(Deferral::Park, "it was handed out before", Duration::ZERO)
+        }
         Standing::Active => Step::Send(webhook),
         Standing::Held(reason) => Step::Defer(Deferral::Hold, reason, Duration::ZERO),
         Standing::Gone(reason) => Step::Defer(Deferral::Cancel, reason, Duration::ZERO),
@@ -423,4 +430,31 @@ fn undecodable(message: &Message, error: &str) -> Fact {
         payload_size: message.payload.len() as u64,
         received_at: message.stored_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto_schemas::id::{ProjectId, WebhookId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_duty_in_order_that_was_handed_out_before_asks_the_record_first() {
+        let webhook = |ordering| {
+            let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
+            Some(Arc::new(Webhook {
+                ordering,
+                ..Webhook::blank(WebhookId::from_uuid(id), ProjectId::from_uuid(project))
+            }))
+        };
+        assert!(matches!(decide(1, webhook(Ordering::Webhook)), Step::Send(_)));
+        assert!(matches!(decide(2, webhook(Ordering::None)), Step::Send(_)));
+        for ordering in [Ordering::Webhook, Ordering::Key("data.key".into())] {
+            assert!(matches!(
+                decide(2, webhook(ordering)),
+                Step::Defer(Deferral::Park, _, Duration::ZERO)
+            ));
+        }
+    }
 }
