@@ -29,6 +29,11 @@ demo: setup ## Build, and tell the whole story on this terminal
 test: build ## Run all tests
 	$(CARGO) test --locked --workspace
 
+# Each failpoint alone, and twice in a row: a quarter of an hour, most of it waiting.
+.PHONY: faults
+faults: build ## Have each service die at each boundary between two steps, and look what comes of it
+	$(CARGO) test --locked --package tests --test e2e -- --ignored --nocapture faults::
+
 .PHONY: lint
 lint: ## Check formatting, and let clippy find no fault
 	$(CARGO) fmt --all --check

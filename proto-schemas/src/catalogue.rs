@@ -49,7 +49,13 @@ mod tests {
         let counts: Vec<_> = all().iter().map(|found| (found.name, found.types.len())).collect();
         assert_eq!(
             counts,
-            [("cloudthinker", 20), ("once", 2), ("ubiops", 8), ("uniskai", 8)]
+            [
+                ("cloudthinker", 20),
+                ("once", 2),
+                ("posthaste", 6),
+                ("ubiops", 8),
+                ("uniskai", 8)
+            ]
         );
         for catalogue in all() {
             assert!(is_project_name(catalogue.name), "{}", catalogue.name);

@@ -45,6 +45,7 @@ pub mod event;
 pub mod header;
 pub mod id;
 pub mod ledger;
+pub mod operational;
 pub mod seen;
 pub mod stream;
 pub mod subject;

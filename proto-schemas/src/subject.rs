@@ -11,11 +11,29 @@ pub fn event(project: &str, event_type: &str) -> String {
     format!("events.{project}.{event_type}")
 }
 
-/// What an `events.…` subject names, or `None` where a part is missing.
+/// What stands in the place of the project where Posthaste itself publishes. No project is called so, and none can be: a
+/// producer that may publish for its own project, `events.<project>.>`, cannot publish here.
+const OPERATIONAL: &str = "_posthaste.";
+
+/// `events._posthaste.<project>.<event type>`: what Posthaste itself publishes on.
+#[must_use]
+pub fn operational(project: ProjectId, event_type: &str) -> String {
+    format!("events.{OPERATIONAL}{project}.{event_type}")
+}
+
+/// Whether a subject is one that Posthaste itself publishes on.
+#[must_use]
+pub fn is_operational(subject: &str) -> bool {
+    subject
+        .strip_prefix("events.")
+        .is_some_and(|rest| rest.starts_with(OPERATIONAL))
+}
+
+/// The project and the event type that an `events.…` subject names, or `None` where a part is missing.
 #[must_use]
 pub fn parse_event(subject: &str) -> Option<(&str, &str)> {
-    let (project, event_type) = subject.strip_prefix("events.")?.split_once('.')?;
-    Some((project, event_type))
+    let named = subject.strip_prefix("events.")?;
+    named.strip_prefix(OPERATIONAL).unwrap_or(named).split_once('.')
 }
 
 /// `deliveries.<share>.<project>.<webhook>`

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -126,7 +126,7 @@ impl Cluster {
             folder,
         };
         for role in Role::ALL {
-            cluster.spawn(role, "127.0.0.1:0")?;
+            cluster.spawn(role, "127.0.0.1:0", &[])?;
         }
         for role in Role::ALL {
             cluster.wait_ready(role).await?;
@@ -221,7 +221,7 @@ impl Cluster {
     pub async fn start_another(&mut self, role: Role) -> anyhow::Result<usize> {
         let number = self.more.len();
         let ready_file = self.folder.path().join(format!("another-{number}.ready"));
-        let child = self.start_process(role, "127.0.0.1:0", &ready_file)?;
+        let child = self.start_process(role, "127.0.0.1:0", &ready_file, &[])?;
         self.more.push((role, child));
         eventually("another process that is ready", || async {
             ready_file.exists().then_some(())
@@ -272,8 +272,32 @@ impl Cluster {
     pub async fn restart(&mut self, role: Role) -> anyhow::Result<()> {
         let listen = self.url(role)?;
         let listen = listen.strip_prefix("http://").unwrap_or(&listen).to_owned();
-        self.spawn(role, &listen)?;
+        self.spawn(role, &listen, &[])?;
         self.wait_ready(role).await
+    }
+
+    /// Starts a service again with further environment variables that may have it end soon: waits until it is ready or
+    /// has ended.
+    ///
+    /// # Errors
+    /// Where it becomes neither.
+    pub async fn restart_doomed(&mut self, role: Role, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        let listen = self.url(role)?;
+        let listen = listen.strip_prefix("http://").unwrap_or(&listen).to_owned();
+        self.spawn(role, &listen, env)?;
+        match self.wait_ready(role).await {
+            Err(_) if self.ended(role)?.is_some() => Ok(()),
+            ready => ready,
+        }
+    }
+
+    /// How a service has ended, if it has.
+    ///
+    /// # Errors
+    /// Where it was never started.
+    pub fn ended(&mut self, role: Role) -> anyhow::Result<Option<ExitStatus>> {
+        let service = self.services.get_mut(&role).context("not started")?;
+        Ok(service.child.try_wait()?)
     }
 
     /// What a service has logged.
@@ -298,18 +322,24 @@ impl Cluster {
         self.folder.path().join(format!("{}.ready", role.name()))
     }
 
-    fn spawn(&mut self, role: Role, listen: &str) -> anyhow::Result<()> {
+    fn spawn(&mut self, role: Role, listen: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
         let ready_file = self.ready_file(role);
         if ready_file.exists() {
             std::fs::remove_file(&ready_file)?;
         }
-        let child = self.start_process(role, listen, &ready_file)?;
+        let child = self.start_process(role, listen, &ready_file, env)?;
         let listen = format!("http://{listen}");
         self.services.insert(role, Service { child, listen });
         Ok(())
     }
 
-    fn start_process(&self, role: Role, listen: &str, ready_file: &Path) -> anyhow::Result<Child> {
+    fn start_process(
+        &self,
+        role: Role,
+        listen: &str,
+        ready_file: &Path,
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Child> {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -323,6 +353,7 @@ impl Cluster {
             .arg("--ready-file")
             .arg(ready_file)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -6,12 +6,14 @@
 
 mod api;
 mod cluster;
+mod invariants;
 mod producer;
 mod receiver;
 mod wait;
 
 pub use api::Api;
 pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
+pub use invariants::{Done, at_rest};
 pub use producer::Producer;
 pub use receiver::{Answer, Received, Receiver};
 pub use wait::{eventually, eventually_within};

@@ -101,15 +101,23 @@ impl Subscriber {
     /// Whether the webhook wants this event of a type that it wants: by its attributes, then by its filter. `subject` is
     /// asked for only where there is a filter.
     pub fn accepts<'a>(&self, event: &Event, subject: impl FnOnce() -> &'a filter::Subject) -> bool {
-        let attributes = &self.webhook.attributes;
-        attributes
-            .iter()
-            .all(|(name, value)| event.attributes.get(name) == Some(value))
-            && match &self.filter {
-                None => true,
-                Some(Ok(filter)) => filter.matches(subject()),
-                Some(Err(_)) => false,
-            }
+        self.finds_attributes(event) && self.passes(subject)
+    }
+
+    /// Whether the event has the attributes that the webhook wants.
+    #[must_use]
+    pub fn finds_attributes(&self, event: &Event) -> bool {
+        let mut wanted = self.webhook.attributes.iter();
+        wanted.all(|(name, value)| event.attributes.get(name) == Some(value))
+    }
+
+    /// Whether an event passes the webhook's filter, if it has one.
+    pub fn passes<'a>(&self, subject: impl FnOnce() -> &'a filter::Subject) -> bool {
+        match &self.filter {
+            None => true,
+            Some(Ok(filter)) => filter.matches(subject()),
+            Some(Err(_)) => false,
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! - [`secrets`]: what requests are signed with: made, rotated and erased
 //! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
+//! - [`previews`]: requests shown and not made
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`streams`]: answers without end, and what they are fed with
 //! - [`admin_token`]: the one token that is not made over REST
@@ -32,6 +33,7 @@ mod config;
 pub mod diff;
 mod facades;
 pub mod http;
+pub mod previews;
 pub mod relay;
 pub mod replays;
 pub mod resolve;

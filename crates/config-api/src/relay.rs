@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus, ConfigBucket};
 use common::catalogue::{Catalogues, EventType};
+use common::failpoint::{self, Point};
 use common::profile::{Profile, Profiles};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use opentelemetry::metrics::Counter;
@@ -176,15 +177,22 @@ impl Relay {
                 .filter_map(|entry| tests::of_outbox_key(&entry.key))
                 .collect();
             let count = entries.len();
+            failpoint::reach(Point::RelayRead);
             self.put(definitions).await?;
+            failpoint::reach(Point::RelayPublished);
             done.extend(self.hand_out(&mut transaction, &tests).await?);
+            if !tests.is_empty() {
+                failpoint::reach(Point::RelayHandedOut);
+            }
             let ids: Vec<i64> = entries
                 .iter()
                 .filter(|entry| done.contains(&entry.key))
                 .map(|entry| entry.id)
                 .collect();
             outbox::delete(&mut transaction, &ids).await?;
+            failpoint::reach(Point::RelayDeleted);
             transaction.commit().await?;
+            failpoint::reach(Point::RelayCommitted);
             if count < BATCH as usize {
                 return Ok(());
             }

@@ -228,6 +228,7 @@ mod tests {
             name: "shop".to_owned(),
             profile: "cloudthinker".to_owned(),
             schema_check: None,
+            alert_emails: Vec::new(),
             created_at: Timestamp::UNIX_EPOCH,
         };
         let webhook = Webhook {

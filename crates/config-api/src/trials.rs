@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::http::{Code, Problem};
-use common::model::Pattern;
+use common::model::{Pattern, limits};
 use common::profile::Profile;
+use common::render::Expressions;
 use jiff::Timestamp;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
-use proto_schemas::id::{EventKey, WebhookId, is_event_type};
+use proto_schemas::id::{EventKey, ProjectId, WebhookId, is_event_type};
+use proto_schemas::operational::is_operational;
 use store::projects::Project;
 use store::tests::{self, NewTest, Test};
 use store::webhooks::Webhook;
@@ -34,6 +36,9 @@ const ANY_TYPE: &str = "posthaste.test";
 
 /// The type of an endpoint check's event. It has none, but the log has to call it something.
 const CHECK_TYPE: &str = "posthaste.check";
+
+/// The catalogue of what Posthaste tells of itself.
+const OPERATIONAL_CATALOGUE: &str = "posthaste";
 
 /// What is to be tested.
 #[derive(Debug)]
@@ -68,39 +73,55 @@ pub async fn begin(api: &Api, project: &Project, target: Target<'_>, sample: Sam
             (webhook, Some(Box::new(definition)))
         }
     };
-    let profile = profile(api, project)?;
-    let event_type = sample.event_type.unwrap_or_else(|| usual_type(api, profile, webhook));
-    if !is_event_type(&event_type) {
-        return Err(Problem::field("/type", "not an event type"));
-    }
-    let payload = match sample.data {
-        Some(data) => data,
-        None => example(api, project, profile, &event_type).await?,
-    };
     let stored = given.is_none().then_some(webhook.id);
-    let due = duty(
-        now,
-        webhook,
-        event_type,
-        Trial {
-            kind: TrialKind::Test,
-            webhook: given,
-        },
-    );
-    let due = DeliveryDue {
-        event: Event {
-            payload,
-            attributes: sample.attributes,
-            ..due.event
-        },
-        ..due
+    let trial = Trial {
+        kind: TrialKind::Test,
+        webhook: given,
     };
+    let due = duty(event(api, project, webhook, sample, now).await?, webhook, trial);
     let mut transaction = api.store.begin().await.map_err(failed)?;
     not_too_many(&mut transaction, project, now).await?;
     let test = insert(&mut transaction, &due, TrialKind::Test, stored, now).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
     Ok(test)
+}
+
+/// The event of a test or a preview: what the sample says, and its type's example where it says nothing. It has the
+/// attributes that intake would give it.
+///
+/// # Errors
+/// What is wrong with the sample, or a failure of Postgres.
+pub async fn event(
+    api: &Api,
+    project: &Project,
+    webhook: &Webhook,
+    sample: Sample,
+    now: Timestamp,
+) -> Result<Event, Problem> {
+    let profile = profile(api, project)?;
+    let event_type = sample.event_type.unwrap_or_else(|| usual_type(api, profile, webhook));
+    if !is_event_type(&event_type) {
+        return Err(Problem::field("/type", "not an event type"));
+    }
+    if !limits::attributes_fit(&sample.attributes) {
+        let (most, bytes) = (limits::ATTRIBUTES_MAX, limits::ATTRIBUTES_BYTES_MAX);
+        let detail = format!("at most {most} attributes of {bytes} bytes together");
+        return Err(Problem::field("/attributes", detail));
+    }
+    let payload = match sample.data {
+        Some(data) => data,
+        None => example(api, project, profile, &event_type).await?,
+    };
+    let mut event = Event {
+        payload,
+        attributes: sample.attributes,
+        ..blank_event(now, project.id, event_type)
+    };
+    let added = Expressions::compile(&profile.event_attributes);
+    let added = added.map_err(|(name, fault)| Problem::internal(std::io::Error::other(format!("{name}: {fault}"))))?;
+    added.add_to(&mut event, &project.name);
+    Ok(event)
 }
 
 /// An endpoint check that is to be made.
@@ -120,7 +141,11 @@ impl Check {
             webhook: Some(Box::new(resolve::webhook(webhook, None, project, profile))),
         };
         Self {
-            due: duty(asked_at, webhook, CHECK_TYPE.to_owned(), trial),
+            due: duty(
+                blank_event(asked_at, webhook.project, CHECK_TYPE.to_owned()),
+                webhook,
+                trial,
+            ),
             asked_at,
         }
     }
@@ -184,21 +209,25 @@ pub async fn find(api: &Api, project: &Project, id: EventKey) -> Result<Option<T
     tests::find(&mut connection, project.id, id).await.map_err(failed)
 }
 
-fn duty(now: Timestamp, webhook: &Webhook, event_type: String, trial: Trial) -> DeliveryDue {
+fn blank_event(now: Timestamp, project: ProjectId, event_type: String) -> Event {
     let key = EventKey::from_uuid(new_id(now, &mut rand::rng()));
+    Event {
+        key,
+        id: key.test_event_id(),
+        project,
+        event_type,
+        occurred_at: now,
+        accepted_at: now,
+        attributes: BTreeMap::new(),
+        content_type: String::new(),
+        payload: Bytes::new(),
+        traceparent: String::new(),
+    }
+}
+
+fn duty(event: Event, webhook: &Webhook, trial: Trial) -> DeliveryDue {
     DeliveryDue {
-        event: Event {
-            key,
-            id: key.test_event_id(),
-            project: webhook.project,
-            event_type,
-            occurred_at: now,
-            accepted_at: now,
-            attributes: BTreeMap::new(),
-            content_type: String::new(),
-            payload: Bytes::new(),
-            traceparent: String::new(),
-        },
+        event,
         webhook: webhook.id,
         run: 0,
         attempt: 1,
@@ -267,7 +296,10 @@ async fn example(api: &Api, project: &Project, profile: &Profile, event_type: &s
     if let Some(example) = own.and_then(|version| version.example) {
         return Ok(example.into());
     }
-    let catalogue = profile.catalogue.as_deref();
+    let catalogue = match is_operational(event_type) {
+        true => Some(OPERATIONAL_CATALOGUE),
+        false => profile.catalogue.as_deref(),
+    };
     if let Some(found) = catalogue.and_then(|catalogue| api.catalogues.event_type(catalogue, event_type)) {
         return Ok(found.example.clone().into());
     }

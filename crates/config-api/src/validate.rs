@@ -16,6 +16,12 @@ use uuid::Uuid;
 /// Longest name of a webhook or token, in characters.
 pub const NAME_MAX: usize = 64;
 
+/// Most addresses that a project has e-mails sent to.
+pub const EMAILS_MAX: usize = 10;
+
+/// Longest address, in bytes (RFC 5321 §4.5.3.1.3, less the angle brackets).
+pub const EMAIL_MAX: usize = 254;
+
 /// Most event type patterns of one webhook.
 pub const PATTERNS_MAX: usize = 100;
 
@@ -367,6 +373,40 @@ pub fn is_protected_by_name(name: &str) -> bool {
     matches!(name.as_str(), "authorization" | "cookie") || TELLING.iter().any(|word| name.contains(word))
 }
 
+/// Whether these can be addresses that e-mails are sent to.
+///
+/// # Errors
+/// Which is wrong, where it is one of them, and why.
+pub fn emails(emails: &[String]) -> Result<(), (Option<usize>, String)> {
+    if emails.len() > EMAILS_MAX {
+        return Err((None, format!("at most {EMAILS_MAX} addresses")));
+    }
+    match emails.iter().position(|email| !is_email(email)) {
+        Some(index) => Err((Some(index), "it is no e-mail address, like ops@example.com".to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// A local part without quotes (RFC 5321 §4.1.2, Dot-string) and a domain name of two labels or more.
+fn is_email(text: &str) -> bool {
+    let atom = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&b))
+    };
+    let label = |word: &str| {
+        (1..=63).contains(&word.len())
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !word.starts_with('-')
+            && !word.ends_with('-')
+    };
+    text.len() <= EMAIL_MAX
+        && text.rsplit_once('@').is_some_and(|(local, domain)| {
+            local.len() <= 64 && local.split('.').all(atom) && domain.contains('.') && domain.split('.').all(label)
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -576,5 +616,34 @@ mod tests {
                 prop_assert!(HeaderValue::from_str(&value).is_ok_and(|sent| sent.to_str().is_ok_and(|it| it == value)));
             }
         }
+    }
+
+    #[test]
+    fn an_email_is_an_address_and_nothing_more() {
+        for good in ["ops@example.com", "a.b+c@x-y.example.org", "o'neil@example.co"] {
+            assert_eq!(emails(&[good.to_owned()]), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "ops",
+            "ops@",
+            "@example.com",
+            "ops@localhost",
+            "a b@example.com",
+            "a@b@example.com",
+            "Ops <ops@example.com>",
+            "ops@example.com\r\nBcc: x@example.com",
+            "a..b@example.com",
+            "a@-x.com",
+            "\"a\"@example.com",
+            "é@example.com",
+        ] {
+            assert_eq!(
+                emails(&["a@b.cd".to_owned(), bad.to_owned()]).unwrap_err().0,
+                Some(1),
+                "{bad}"
+            );
+        }
+        assert!(emails(&vec!["a@b.cd".to_owned(); 11]).is_err());
     }
 }

@@ -39,12 +39,7 @@ pub struct Created {
 /// What is wrong with the changes, or a name that is taken.
 pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: Changes) -> Result<Created, Problem> {
     let profile = profile(api, project)?;
-    let wanted = changes.secret_kind.is_some() || profile.generate_secret;
-    let key =
-        (changes.secret.is_none() && wanted).then(|| Key::generate(changes.secret_kind.unwrap_or(SecretKind::V1)));
-    if let Some(key) = &key {
-        changes.secret = Some(Some(key.text().expose_secret().to_owned()));
-    }
+    let key = make_up_secret(&mut changes, profile);
     let mut webhook = blank(api, project);
     apply(api, profile, changes, &mut webhook)?;
     // Before the transaction, because name servers may take seconds.
@@ -66,6 +61,15 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
         webhook,
         secret: key.as_ref().and_then(secrets::shown),
     })
+}
+
+/// Puts a new secret into the changes, where a webhook that is made by them is to have one and they give none.
+pub(crate) fn make_up_secret(changes: &mut Changes, profile: &Profile) -> Option<Key> {
+    let wanted = changes.secret_kind.is_some() || profile.generate_secret;
+    let key =
+        (changes.secret.is_none() && wanted).then(|| Key::generate(changes.secret_kind.unwrap_or(SecretKind::V1)))?;
+    changes.secret = Some(Some(key.text().expose_secret().to_owned()));
+    Some(key)
 }
 
 /// Changes the webhook of that name or id. `condition` sees it as it stands, while nobody else can change it.

@@ -22,9 +22,11 @@ use common::clock::Clock;
 use common::crypto::KeyRing;
 use common::definitions::Definitions;
 use common::egress;
+use common::failpoint::{self, Point};
 use common::ledger::Ledger;
 use common::model::Standing;
 use common::render::Rendered;
+use common::request::{self, Addressed, Error, Prepared};
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
@@ -42,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits, Own};
-use crate::request::{self, Addressed, Error, Prepared, Requests};
+use crate::requests::Requests;
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -181,11 +183,13 @@ impl Stage {
                 match admission {
                     Admission::Parked(cause, wait) => self.defer(&due, Deferral::Park, cause.as_str(), wait),
                     Admission::Turn(mut turn) => {
+                        failpoint::reach(Point::AttemptBegun);
                         let fact = self.attempt(&due, handed_out, &webhook).await;
                         if let Fact::AttemptFinished(made) = &fact {
                             let (sign, throttled) = classify::sign(made.status, made.error_class, made.retry_after);
                             turn.report(sign, throttled);
                         }
+                        failpoint::reach(Point::AttemptMade);
                         let verdict = self.tell(&fact).await;
                         // Kept until the ledger has it, so that a crash repeats no more than the lane has room for.
                         drop(turn);
@@ -334,6 +338,7 @@ impl Stage {
     }
 
     fn defer(&self, due: &DeliveryDue, kind: Deferral, reason: &str, retry_in: Duration) -> Fact {
+        failpoint::reach(Point::AttemptDeferred);
         self.deferred.add(1, &[]);
         Fact::DeliveryDeferred(DeliveryDeferred {
             attempt: due.attempt_ref(),
@@ -350,6 +355,7 @@ impl Stage {
         let mut pause = Duration::from_millis(50);
         loop {
             let Err(error) = self.ledger.tell(fact).await else {
+                failpoint::reach(Point::AttemptTold);
                 return Verdict::Done;
             };
             tracing::debug!(%error, "the ledger entry waits for NATS");

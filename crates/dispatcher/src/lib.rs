@@ -8,7 +8,7 @@
 //! - [`breaker`]: is the receiver worth asking at all (pure)
 //! - [`throttle`]: how much it takes that has said it is asked too much (pure)
 //! - [`attempt`]: the stage
-//! - [`request`]: webhook → what is the same in all its requests
+//! - [`requests`]: webhooks ready for requests, as they are defined now
 //! - [`classify`]: response → outcome (pure)
 
 pub mod attempt;
@@ -16,7 +16,7 @@ pub mod breaker;
 pub mod classify;
 pub mod config;
 pub mod lanes;
-pub mod request;
+pub mod requests;
 pub mod throttle;
 
 use std::sync::Arc;

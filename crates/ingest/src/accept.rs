@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::bus::Message;
+use common::model::limits::{self, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
 use jiff::Timestamp;
 use proto_schemas::definition::Project;
 use proto_schemas::event::{Event, is_json};
 use proto_schemas::id::{EVENT_ID_MAX, EVENT_TYPE_MAX, EventKey, is_event_id, is_event_type};
+use proto_schemas::operational::{PREFIX, is_operational};
 use proto_schemas::{header, subject};
 
 use crate::cloudevents;
@@ -81,11 +83,6 @@ impl Rejection {
     }
 }
 
-/// Most attributes of one event.
-pub const ATTRIBUTES_MAX: usize = 32;
-/// Longest attributes of one event, in bytes of names and values.
-pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
-
 /// What a producer gave, before it is checked as a whole.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
@@ -116,7 +113,10 @@ pub fn decide(message: &Message, project: Option<&Project>, max_event_bytes: usi
             format!("there is no project `{project_token}`; create it first"),
         )
     })?;
-    check_event_type(event_type)?;
+    match subject::is_operational(&message.subject) {
+        true => check_own_type(event_type)?,
+        false => check_event_type(event_type)?,
+    }
     check_size(message.payload.len(), max_event_bytes)?;
 
     let parts = match header_of(message, header::CONTENT_TYPE).unwrap_or_default() {
@@ -170,10 +170,25 @@ pub(crate) fn header_of<'a>(message: &'a Message, name: &str) -> Option<&'a str>
     message.headers.as_ref()?.get(name).map(AsRef::as_ref)
 }
 
+/// Whether Posthaste itself may publish the type.
+fn check_own_type(event_type: &str) -> Result<(), Rejection> {
+    match is_event_type(event_type) && is_operational(event_type) {
+        true => Ok(()),
+        false => Err(Rejection::new(
+            Reason::EventType,
+            format!("only Posthaste publishes on `events._posthaste.…`, and only types that begin with `{PREFIX}`"),
+        )),
+    }
+}
+
 /// # Errors
 /// [`Reason::EventType`]
 pub fn check_event_type(event_type: &str) -> Result<(), Rejection> {
     match is_event_type(event_type) {
+        true if is_operational(event_type) => Err(Rejection::new(
+            Reason::EventType,
+            format!("types that begin with `{PREFIX}` are what Posthaste tells of itself; choose another"),
+        )),
         true => Ok(()),
         false => Err(Rejection::new(
             Reason::EventType,
@@ -244,8 +259,8 @@ pub fn parse_time(text: &str) -> Result<Timestamp, Rejection> {
 /// # Errors
 /// [`Reason::Attributes`]
 pub fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Rejection> {
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTES_BYTES_MAX {
+    if !limits::attributes_fit(attributes) {
+        let bytes = limits::attributes_bytes(attributes);
         return Err(Rejection::new(
             Reason::Attributes,
             format!(

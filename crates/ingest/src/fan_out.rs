@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus, Claim, Message, Seen, Verdict};
 use common::definitions::{Definitions, Subscriber};
+use common::failpoint::{self, Point};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
 use common::render::Expressions;
@@ -32,6 +33,7 @@ use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, OrderKey, WebhookId};
 use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD_MAX, SkipReason};
+use proto_schemas::operational::is_operational;
 use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::subject;
 use tokio_util::sync::CancellationToken;
@@ -134,15 +136,13 @@ fn json(event: &Event) -> Option<serde_json::Value> {
     event.is_json().then(|| serde_json::from_slice(&event.payload).ok())?
 }
 
-/// Adds the attributes that the producer did not give and the project knows how to find. Where they would be too many or
-/// too long, the producer's are all there is.
+/// Adds the attributes that the producer did not give and the project knows how to find.
 fn add_attributes(event: &mut Event, project: &str, expressions: &Expressions) {
-    let data = expressions.use_data().then(|| json(event)).flatten();
-    let mut attributes = expressions.values(event, project, data.as_ref());
-    attributes.extend(event.attributes.clone());
-    match accept::check_attributes(&attributes) {
-        Ok(()) => event.attributes = attributes,
-        Err(rejection) => tracing::debug!(event = event.id, detail = rejection.detail, "attributes not added"),
+    if !expressions.add_to(event, project) {
+        tracing::debug!(
+            event = event.id,
+            "attributes not added: they would be too many or too long"
+        );
     }
 }
 
@@ -198,6 +198,7 @@ impl FanOut {
                 Some(Standing::First | Standing::Claimed) => {}
             }
         }
+        failpoint::reach(Point::FanOutDecided);
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
@@ -263,6 +264,8 @@ impl FanOut {
         catch_unwind(AssertUnwindSafe(|| {
             let mut event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
             let warnings = match &project {
+                // Ours to answer for, whatever the project makes of its own events.
+                Some(_) if is_operational(&event.event_type) => Vec::new(),
                 Some(project) => {
                     if let Some(expressions) = self.definitions.event_attributes(project.id) {
                         add_attributes(&mut event, &project.name, &expressions);
@@ -311,7 +314,9 @@ impl FanOut {
                 )
                 .await?;
             deliveries.push(stored);
+            failpoint::reach(Point::FanOutBetween);
         }
+        failpoint::reach(Point::FanOutPublished);
         let fact = Fact::EventAccepted(EventAccepted {
             event: event.clone(),
             owed: matched.owed.clone(),
@@ -326,6 +331,7 @@ impl FanOut {
             self.ledger.tell(&fact).map_err(Unstored::from),
         )
         .await?;
+        failpoint::reach(Point::FanOutStored);
         self.accepted.add(1, &[]);
         self.owed.add(matched.owed.len() as u64, &[]);
         self.skipped.add(matched.skipped.len() as u64, &[]);
@@ -346,6 +352,7 @@ impl FanOut {
             received_at: message.stored_at,
         });
         self.ledger.tell(&fact).await?;
+        failpoint::reach(Point::FanOutRejected);
         tracing::warn!(subject = %message.subject, reason = rejection.reason.as_str(), detail = rejection.detail, "event rejected");
         self.rejected
             .add(1, &[KeyValue::new("reason", rejection.reason.as_str())]);

@@ -1,8 +1,12 @@
 //! Settings of retry-scheduler.
 
+mod mail;
+
 use std::time::Duration;
 
 use common::bus;
+
+pub use self::mail::{MailConfig, MailServer, Security};
 
 /// Settings of retry-scheduler.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,6 +36,9 @@ pub struct Config {
     #[arg(long, env = "POSTHASTE_REPLAYS_PER_SECOND", value_name = "COUNT", default_value_t = 500,
         value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Releases")]
     pub replays_per_second: u32,
+    /// Who is told by e-mail.
+    #[command(flatten, next_help_heading = "E-mail")]
+    pub mail: MailConfig,
     /// How long events, attempts and dead deliveries are kept; whole days (UTC) leave together.
     #[arg(long, env = "POSTHASTE_RETENTION", value_name = "TIME", default_value = "30d",
         value_parser = retention, help_heading = "Record")]

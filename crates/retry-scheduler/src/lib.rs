@@ -13,11 +13,16 @@
 //! - [`rescue`]: released deliveries that got lost → due again
 //! - [`reconcile`]: proves that every delivery owed is accounted for
 //! - [`replay`]: orders → deliveries made again, dead letters put away
+//! - [`operational`]: what is told of which cause (pure), in the transaction that records it
+//! - [`announce`]: what is to be told → stream EVENTS
+//! - [`alert`]: the same, by e-mail
 //! - [`retention`]: lets the oldest days go
 //! - [`partitions`]: keeps the tables' partitions ahead
 //!
 //! Any number of processes may run at once: they share the ledger, and lock the rows they release.
 
+pub mod alert;
+pub mod announce;
 pub mod cancel;
 mod catch_up;
 pub mod config;
@@ -26,6 +31,7 @@ pub mod health;
 pub mod metrics;
 pub mod next_step;
 mod observe;
+pub mod operational;
 pub mod ordered;
 pub mod partitions;
 pub mod patience;
@@ -51,8 +57,11 @@ use store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::alert::Mailer;
+use self::announce::Announcer;
 use self::cancel::Canceller;
 pub use self::config::Config;
+use self::config::MailServer;
 use self::metrics::Metrics;
 use self::observe::Observer;
 use self::ordered::Orderer;
@@ -76,6 +85,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct RetryScheduler {
     config: Config,
+    mail: Option<MailServer>,
     bus: Bus,
     definitions: Arc<Definitions>,
     store: Store,
@@ -99,6 +109,8 @@ impl Service for RetryScheduler {
             stop,
             ..
         } = context;
+        // What needs nobody else comes first, so that a wrong setting is heard of at once.
+        let mail = config.mail.server()?;
         let bus = Bus::connect(&config.nats, Self::NAME, startup_timeout).await?;
         bus.report_to(health.clone());
         let definitions = Definitions::watch(&bus, &health, &stop).await?;
@@ -113,6 +125,7 @@ impl Service for RetryScheduler {
         health.set(patience::CONDITION, Ok(()));
         Ok(Self {
             config,
+            mail,
             bus,
             definitions,
             store,
@@ -130,6 +143,7 @@ impl Service for RetryScheduler {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self {
             config,
+            mail,
             bus,
             definitions,
             store,
@@ -194,7 +208,7 @@ impl Service for RetryScheduler {
         stages.spawn(until(end(), async move |end| replayer.run(end).await));
         let rescuer = Rescuer {
             store: store.clone(),
-            bus,
+            bus: bus.clone(),
             clock: clock.clone(),
             wake: wake.clone(),
             doubt_after: config.rescue_after,
@@ -219,6 +233,19 @@ impl Service for RetryScheduler {
             patience: patience.clone(),
             metrics: metrics.clone(),
         };
+        let announcer = Announcer {
+            store: store.clone(),
+            bus,
+            clock: clock.clone(),
+            mails: mail.is_some(),
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        };
+        stages.spawn(until(end(), async move |end| announcer.run(end).await));
+        if let Some(server) = mail {
+            let mailer = Mailer::new(&server, store.clone(), clock.clone(), patience.clone(), metrics.clone())?;
+            stages.spawn(until(end(), async move |end| mailer.run(end).await));
+        }
         stages.spawn(until(end(), async move |end| retention.run(end).await));
         let observer = Observer {
             store: store.clone(),

@@ -37,6 +37,8 @@ pub struct Metrics {
     cancelled: Counter<u64>,
     expired: Counter<u64>,
     replayed: Counter<u64>,
+    told: Counter<u64>,
+    mailed: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -103,6 +105,11 @@ impl Default for Metrics {
                 "posthaste_deliveries_replayed",
                 "Deliveries made again, and dead letters discarded, by what was asked for",
             ),
+            told: counter("posthaste_operational_events", "Operational events published, by type"),
+            mailed: counter(
+                "posthaste_alert_mails",
+                "E-mails about operational events, by what became of them: sent, failed (to be tried again) or refused",
+            ),
             repaired: counter(
                 "posthaste_deliveries_repaired",
                 "Missing deliveries that were made due again",
@@ -145,6 +152,14 @@ impl Metrics {
 
     pub(crate) fn expired(&self, deliveries: u64) {
         self.expired.add(deliveries, &[]);
+    }
+
+    pub(crate) fn told(&self, event_type: &str) {
+        self.told.add(1, &[KeyValue::new("type", event_type.to_owned())]);
+    }
+
+    pub(crate) fn mailed(&self, outcome: &'static str) {
+        self.mailed.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     pub(crate) fn cancelled(&self, deliveries: u64) {

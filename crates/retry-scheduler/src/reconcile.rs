@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use proto_schemas::id::{EventKey, ProjectId, WebhookId};
 use proto_schemas::stream::{DELIVERIES, EVENTS};
 use proto_schemas::subject;
@@ -141,6 +142,7 @@ impl Reconciler {
         let Some(from) = claimed else {
             return Ok(Look::Elsewhere);
         };
+        failpoint::reach(Point::ReconcileClaimed);
 
         // 1. In this order: the sequence has to be read after the instant.
         let fanned_out_to = self.bus.position(EVENTS).await?.worked_off_to();
@@ -213,7 +215,9 @@ impl Reconciler {
         let repaired = reconciliation::repair(&mut transaction, found_by, now).await?;
         reconciliation::advance(&mut transaction, checked_to, now).await?;
         let count = reconciliation::count_missing(&mut transaction).await?;
+        failpoint::reach(Point::ReconcileNoted);
         transaction.commit().await?;
+        failpoint::reach(Point::ReconcileCommitted);
         for delivery in &missing {
             tracing::error!(
                 event = delivery.event_id, webhook = %delivery.webhook, project = %delivery.project,

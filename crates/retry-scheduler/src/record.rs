@@ -11,7 +11,7 @@
 //! recorders may have the same ones at the same time. What makes that harmless:
 //! - A batch is one transaction: all of it is on record, or nothing.
 //! - Rows are named by what they are about, and are written once. Only an attempt that was not on record before has
-//!   consequences, so each has them once.
+//!   consequences, so each has them once; one that was learns at most that it has been handed out again.
 //! - A change of a pending delivery says how far the row must have come for it to be news ([`store::pending_deliveries`]).
 //!   That makes the order within a batch immaterial, too.
 //! - Tables are written in one order, and rows in the order of their keys, so that recorders do not deadlock.
@@ -32,13 +32,16 @@ use std::time::Duration;
 
 use common::bus::{Message, Verdict};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use proto_schemas::delivery::TrialKind;
-use proto_schemas::id::{AttemptRef, WebhookId};
+use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::ledger::{AttemptFinished, Deferral, DeliveryDeferred, EventAccepted, EventRejected, Fact, Outcome};
+use proto_schemas::operational::is_operational;
 use proto_schemas::stream::config_key::Key;
 use store::attempts::{Added, AttemptKey, NewAttempt};
+use store::operational_events::OperationalEvent;
 use store::partitions::day;
 use store::pending_deliveries::{Deferred, KeptBack, Step, Then};
 use store::poisoned_entries::PoisonedEntry;
@@ -48,6 +51,7 @@ use tokio::time::Instant;
 use crate::health::{self, News};
 use crate::metrics::Metrics;
 use crate::next_step::{self, NextStep, later};
+use crate::operational;
 use crate::partitions::Partitions;
 use crate::patience::{Patience, Stopped, chain};
 use crate::wake::Wake;
@@ -162,23 +166,35 @@ impl Recorder {
         let now = self.clock.now();
         let mut rows = Rows::of(part, now);
         self.partitions.ensure(rows.days()).await?;
+        failpoint::reach(Point::RecordRead);
 
         let mut transaction = self.store.begin().await?;
         let new = store::events::insert(&mut transaction, &rows.accepted).await?;
-        store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
+        failpoint::reach(Point::RecordEvents);
+        let rejected = store::rejected_events::insert(&mut transaction, &rows.rejected).await?;
+        failpoint::reach(Point::RecordRejected);
         let added = store::attempts::insert(&mut transaction, &rows.attempts).await?;
+        failpoint::reach(Point::RecordAttempts);
         let steps: Vec<Step> = added.failed.iter().filter_map(|key| rows.steps.remove(key)).collect();
         let ended = rows.ended(&steps);
+        let mut raised = rows.raised(&rejected, &steps);
         let settled = store::pending_deliveries::settle(&mut transaction, &rows.delivered).await?;
+        failpoint::reach(Point::RecordSettled);
         let stepped = store::pending_deliveries::step(&mut transaction, steps, now).await?;
+        failpoint::reach(Point::RecordStepped);
         store::pending_deliveries::replay::supersede(&mut transaction, &ended).await?;
+        failpoint::reach(Point::RecordSuperseded);
         let deferred = rows.deferred.len();
         store::pending_deliveries::defer(&mut transaction, std::mem::take(&mut rows.deferred), now).await?;
+        failpoint::reach(Point::RecordParked);
         let kept_back = kept_back(rows.accepted.iter().filter(|fact| new.contains(&fact.event.key)));
         let (held, ordered) = (rows.holds, kept_back.iter().any(|row| row.key.is_some()));
         store::pending_deliveries::keep_back(&mut transaction, kept_back, now).await?;
-        rows.note_health(&mut transaction, &added).await?;
+        rows.note_health(&mut transaction, &added, &mut raised).await?;
+        failpoint::reach(Point::RecordHealth);
+        store::operational_events::insert(&mut transaction, &raised).await?;
         transaction.commit().await?;
+        failpoint::reach(Point::RecordCommitted);
 
         // A delivery is due, or one that waits may follow one that is done. A newly parked one waits for a second at least;
         // a newly held one may be late, and its webhook active again.
@@ -250,16 +266,24 @@ impl Recorder {
             Some(Fact::EventAccepted(_) | Fact::EventRejected(_)) | None => return Ok(()),
         };
         let mut transaction = self.store.begin().await?;
+        let now = self.clock.now();
         if delivered {
             store::pending_deliveries::settle(&mut transaction, &[attempt]).await?;
         } else {
             let reason = format!("attempt {} could not be recorded: {reason}", attempt.attempt);
+            let events = store::events::load(&mut transaction, &[attempt.event]).await?;
+            let raised: Vec<_> = events
+                .iter()
+                .filter_map(|event| operational::impossible(event, &attempt, &reason, now))
+                .collect();
             let step = Step {
                 after: attempt,
                 reason,
                 due_at: None,
             };
-            store::pending_deliveries::step(&mut transaction, vec![step], self.clock.now()).await?;
+            if store::pending_deliveries::step(&mut transaction, vec![step], now).await? > 0 {
+                store::operational_events::insert(&mut transaction, &raised).await?;
+            }
         }
         transaction.commit().await
     }
@@ -370,9 +394,38 @@ impl<'a> Rows<'a> {
         });
     }
 
+    /// What is to be told of what is news among these: messages rejected, and deliveries that are dead.
+    fn raised(&self, rejected: &[EventKey], steps: &[Step]) -> Vec<OperationalEvent> {
+        let rejected = self
+            .rejected
+            .iter()
+            .filter(|fact| rejected.contains(&fact.key))
+            .filter_map(|fact| operational::rejected(fact));
+        let dead = steps.iter().filter(|step| step.due_at.is_none()).filter_map(|step| {
+            let fact = self.failed.get(&AttemptKey::from(&step.after))?;
+            operational::dead(fact, &step.reason)
+        });
+        rejected.chain(dead).collect()
+    }
+
+    /// Whether the webhook was delivered an event of a producer's.
+    fn delivers_to(&self, webhook: WebhookId) -> bool {
+        self.attempts.iter().map(|new| new.fact).any(|fact| {
+            fact.attempt.webhook == webhook
+                && fact.outcome == Outcome::Delivered
+                && fact.trial.is_none()
+                && !is_operational(&fact.event_type)
+        })
+    }
+
     /// Notes how the deliveries of the batch's webhooks go, by the attempts that are news. Comes last, since the rows of
     /// busy webhooks are what recorders wait for each other about.
-    async fn note_health(&self, connection: &mut Connection, added: &Added) -> Result<(), Error> {
+    async fn note_health(
+        &self,
+        connection: &mut Connection,
+        added: &Added,
+        raised: &mut Vec<OperationalEvent>,
+    ) -> Result<(), Error> {
         let mut news: HashMap<WebhookId, News<'_>> = HashMap::new();
         for (webhook, delivered_at) in &added.delivered {
             news.entry(*webhook).or_default().delivered_at = Some(*delivered_at);
@@ -390,15 +443,33 @@ impl<'a> Rows<'a> {
         let webhooks: Vec<WebhookId> = news.keys().copied().collect();
 
         let (mut rows, mut moved) = (Vec::with_capacity(webhooks.len()), Vec::new());
+        let (mut stopped, mut recovering) = (Vec::new(), HashMap::new());
         for locked in store::webhook_health::lock(connection, &webhooks).await? {
             let news = news.remove(&locked.webhook).unwrap_or_default();
+            let (failed, delivered_at) = (news.failed.clone(), news.delivered_at);
             let (health, is_moved) = health::decide(&locked, news);
             if is_moved {
                 moved.push(Key::Webhook(locked.project, locked.webhook).to_text());
             }
+            if let Some(event) = operational::stopped(&locked, &health, &failed) {
+                stopped.push((locked.webhook, event.occurred_at));
+                raised.push(event);
+            }
             if health != locked.health {
                 rows.push((locked.webhook, health));
             }
+            if let Some(delivered_at) = delivered_at
+                && operational::may_recover(&locked, delivered_at)
+                && self.delivers_to(locked.webhook)
+            {
+                recovering.insert(locked.webhook, (locked, delivered_at));
+            }
+        }
+        store::operational_events::note_stopped(connection, &stopped).await?;
+        let webhooks: Vec<WebhookId> = recovering.keys().copied().collect();
+        for (webhook, stopped_at) in store::operational_events::take_stopped(connection, &webhooks).await? {
+            let recovered = recovering.get(&webhook);
+            raised.extend(recovered.map(|(locked, at)| operational::recovered(locked, stopped_at, *at)));
         }
         store::webhook_health::write(connection, &rows).await?;
         if !moved.is_empty() {

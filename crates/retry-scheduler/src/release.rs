@@ -25,6 +25,7 @@ use std::time::Duration;
 use common::bus::{self, Bus};
 use common::clock::Clock;
 use common::definitions::Definitions;
+use common::failpoint::{self, Point};
 use common::model::Standing;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -34,6 +35,7 @@ use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::subject;
 use store::attempts::{self, AttemptKey};
+use store::operational_events::OperationalEvent;
 use store::pending_deliveries::{self, Deferred, Drain, Room, Step, Then};
 use store::{Connection, Store, Transaction, drains, events};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use crate::catch_up;
 use crate::drain::{self, Allowance};
 use crate::metrics::Metrics;
 use crate::next_step::later;
+use crate::operational;
 use crate::patience::{Patience, chain};
 use crate::wake::Wake;
 
@@ -297,6 +300,9 @@ impl Releaser {
         was: &'static str,
         claimed: Vec<AttemptRef>,
     ) -> Result<(), Error> {
+        if !claimed.is_empty() {
+            failpoint::reach(Point::ReleaseClaimed);
+        }
         let (count, now) = (claimed.len(), self.clock.now());
         let (set_aside, claimed) = self.set_aside(claimed);
         pending_deliveries::set_aside(&mut transaction, set_aside, now).await?;
@@ -324,11 +330,15 @@ impl Releaser {
                 break;
             }
         }
+        failpoint::reach(Point::ReleasePublished);
         let now = self.clock.now();
         let doubt_at = later(now, self.doubt_after);
         pending_deliveries::mark_released(&mut transaction, &outcome.stored, doubt_at, now).await?;
         pending_deliveries::step(&mut transaction, outcome.impossible, now).await?;
+        store::operational_events::insert(&mut transaction, &outcome.raised).await?;
+        failpoint::reach(Point::ReleaseMarked);
         transaction.commit().await?;
+        failpoint::reach(Point::ReleaseCommitted);
         self.metrics.released(was, outcome.stored.len());
         match outcome.failure {
             Some(source) => Err(Error::Bus {
@@ -422,11 +432,18 @@ impl Releaser {
             match stored {
                 Ok(_) => outcome.stored.push(attempt),
                 // It will not get smaller.
-                Err(error @ bus::Error::TooLarge) => outcome.impossible.push(Step {
-                    after: attempt,
-                    reason: format!("attempt {} could not be made: {error}", attempt.attempt),
-                    due_at: None,
-                }),
+                Err(error @ bus::Error::TooLarge) => {
+                    let reason = format!("attempt {} could not be made: {error}", attempt.attempt);
+                    let event = events.get(&attempt.event);
+                    outcome.raised.extend(
+                        event.and_then(|event| operational::impossible(event, &attempt, &reason, self.clock.now())),
+                    );
+                    outcome.impossible.push(Step {
+                        after: attempt,
+                        reason,
+                        due_at: None,
+                    });
+                }
                 Err(error) => {
                     outcome.failed += 1;
                     outcome.failure = Some(error);
@@ -470,6 +487,8 @@ async fn drains_of(
 struct Published {
     stored: Vec<AttemptRef>,
     impossible: Vec<Step>,
+    /// What is to be told of these.
+    raised: Vec<OperationalEvent>,
     failed: usize,
     failure: Option<bus::Error>,
 }

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use jiff::Timestamp;
 use store::pending_deliveries::replay as deliveries;
 use store::replay_progress::{self, Ear, Progress};
@@ -217,6 +218,7 @@ impl Replayer {
             transaction.commit().await?;
             return Ok(false);
         };
+        failpoint::reach(Point::ReplayClaimed);
         match self.carry_out(transaction, &replay, now).await {
             // It is this order, and will be the next time.
             Err(error) if !error.is_transient() => {
@@ -252,7 +254,9 @@ impl Replayer {
             (Kind::Replay, None) => self.settle(&mut transaction, replay, &mut progress, now).await?,
         };
         replay_progress::write(&mut transaction, replay.id, &progress, later(now, wait)).await?;
+        failpoint::reach(Point::ReplayMade);
         transaction.commit().await?;
+        failpoint::reach(Point::ReplayCommitted);
 
         let made = progress.made - before;
         if made > 0 && replay.kind == Kind::Replay {

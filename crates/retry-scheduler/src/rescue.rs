@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use proto_schemas::id::{AttemptRef, ProjectId, WebhookId};
 use proto_schemas::stream::DELIVERIES;
 use proto_schemas::subject;
@@ -118,12 +119,22 @@ impl Rescuer {
             true => gone,
             false => Vec::new(),
         };
+        let found = !under_way.is_empty() || !lost.is_empty();
+        if found {
+            failpoint::reach(Point::RescueLooked);
+        }
         let mut transaction = self.store.begin().await?;
         let now = self.clock.now();
         let doubt_at = later(now, self.doubt_after);
         pending_deliveries::wait_on(&mut transaction, &under_way, doubt_at, now).await?;
         let rescued = pending_deliveries::rescue(&mut transaction, &lost, now).await?;
+        if found {
+            failpoint::reach(Point::RescueWritten);
+        }
         transaction.commit().await?;
+        if found {
+            failpoint::reach(Point::RescueCommitted);
+        }
         if rescued > 0 {
             self.metrics.rescued(rescued);
             self.wake.all();

@@ -137,8 +137,9 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
         &columns.tls_faults as _,
         &columns.request_heads as _,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    own_up(connection, &attempts).await?;
 
     let mut added = Added::default();
     for row in rows {
@@ -155,6 +156,34 @@ pub async fn insert(connection: &mut Connection, attempts: &[NewAttempt<'_>]) ->
         }
     }
     Ok(added)
+}
+
+/// Notes of requests that were made again although the first was on record, since nobody had acked it, that they were.
+async fn own_up(connection: &mut Connection, attempts: &[NewAttempt<'_>]) -> Result<(), Error> {
+    let again = attempts.iter().filter(|new| new.fact.handed_out > 1);
+    let mut columns = Columns::default();
+    for new in again {
+        columns.push(*new);
+    }
+    if columns.events.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "-- attempts::own_up
+         UPDATE attempts SET handed_out = row.handed_out
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::integer[])
+              AS row (event_key, webhook_id, run, attempt, handed_out)
+         WHERE attempts.event_key = row.event_key AND attempts.webhook_id = row.webhook_id
+           AND attempts.run = row.run AND attempts.attempt = row.attempt AND attempts.handed_out < row.handed_out",
+        &columns.events,
+        &columns.webhooks,
+        &columns.runs,
+        &columns.attempts,
+        &columns.handed_out,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// One array per column.

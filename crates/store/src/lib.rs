@@ -7,12 +7,14 @@
 //!
 //! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`, `replays`; retry-scheduler writes `events`,
 //! `attempts`, `pending_deliveries`, `drains`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`,
-//! `missing_deliveries`, `replay_progress`, and makes and drops the partitions. Both note in `outbox` which definitions they
+//! `missing_deliveries`, `replay_progress`, `operational_events`, `stopped_webhooks`, `expiring_secrets`, `alerts`,
+//! `alert_pauses`, and makes and drops the partitions. Both note in `outbox` which definitions they
 //! have changed. [`log`] reads what
 //! retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
 
+pub mod alerts;
 pub mod attempts;
 mod config;
 pub mod drains;
@@ -21,6 +23,7 @@ pub mod event_types;
 pub mod events;
 pub mod idempotency_keys;
 pub mod log;
+pub mod operational_events;
 pub mod outbox;
 pub mod partitions;
 pub mod pending_deliveries;

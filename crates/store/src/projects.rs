@@ -23,6 +23,8 @@ pub struct Project {
     pub profile: String,
     /// What is done with an event that its type's schema refuses: `off`, `warn` or `reject`; `None`: as the profile says.
     pub schema_check: Option<String>,
+    /// Who is told by e-mail what is wrong.
+    pub alert_emails: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -32,6 +34,7 @@ struct Row {
     name: String,
     profile: String,
     schema_check: Option<String>,
+    alert_emails: Vec<String>,
     created_at: time::OffsetDateTime,
 }
 
@@ -42,6 +45,7 @@ impl From<Row> for Project {
             name: row.name,
             profile: row.profile,
             schema_check: row.schema_check,
+            alert_emails: row.alert_emails,
             created_at: from_sql(row.created_at),
         }
     }
@@ -54,12 +58,14 @@ impl From<Row> for Project {
 pub async fn insert(connection: &mut Connection, project: &Project) -> Result<(), Error> {
     sqlx::query!(
         "-- projects::insert
-         INSERT INTO projects (id, name, profile, created_at, schema_check) VALUES ($1, $2, $3, $4, $5)",
+         INSERT INTO projects (id, name, profile, created_at, schema_check, alert_emails)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         project.id.as_uuid(),
         project.name,
         project.profile,
         to_sql(project.created_at),
         project.schema_check,
+        &project.alert_emails,
     )
     .execute(connection)
     .await?;
@@ -74,7 +80,7 @@ pub async fn by_name(connection: &mut Connection, name: &str) -> Result<Option<P
     let row = query_as!(
         Row,
         "-- projects::by_name
-         SELECT id, name, profile, schema_check, created_at FROM projects WHERE name = $1",
+         SELECT id, name, profile, schema_check, alert_emails, created_at FROM projects WHERE name = $1",
         name,
     )
     .fetch_optional(connection)
@@ -117,6 +123,26 @@ pub async fn set_schema_check(
     Ok(())
 }
 
+/// Writes who is told by e-mail what is wrong.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn set_alert_emails(
+    connection: &mut Connection,
+    id: ProjectId,
+    alert_emails: &[String],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "-- projects::set_alert_emails
+         UPDATE projects SET alert_emails = $2 WHERE id = $1",
+        id.as_uuid(),
+        alert_emails,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The projects of those ids that exist, in no particular order.
 ///
 /// # Errors
@@ -126,7 +152,7 @@ pub async fn by_ids(connection: &mut Connection, ids: &[ProjectId]) -> Result<Ve
     let rows = query_as!(
         Row,
         "-- projects::by_ids
-         SELECT id, name, profile, schema_check, created_at FROM projects WHERE id = ANY($1)",
+         SELECT id, name, profile, schema_check, alert_emails, created_at FROM projects WHERE id = ANY($1)",
         &ids,
     )
     .fetch_all(connection)
@@ -142,7 +168,7 @@ pub async fn page(connection: &mut Connection, before: Option<ProjectId>, limit:
     let rows = query_as!(
         Row,
         "-- projects::page
-         SELECT id, name, profile, schema_check, created_at FROM projects
+         SELECT id, name, profile, schema_check, alert_emails, created_at FROM projects
          WHERE $1::uuid IS NULL OR id < $1
          ORDER BY id DESC LIMIT $2",
         before.map(ProjectId::as_uuid),

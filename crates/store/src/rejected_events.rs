@@ -1,18 +1,19 @@
 //! `rejected_events`: messages that could not become events, with the reason. Written once by retry-scheduler.
 
+use proto_schemas::id::EventKey;
 use proto_schemas::ledger::EventRejected;
 
 use crate::time::to_sql;
 use crate::value::text;
 use crate::{Connection, Error};
 
-/// Adds the messages that are not there yet; tells how many those were.
+/// Adds the messages that are not there yet; tells which those were.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn insert(connection: &mut Connection, facts: &[&EventRejected]) -> Result<u64, Error> {
+pub async fn insert(connection: &mut Connection, facts: &[&EventRejected]) -> Result<Vec<EventKey>, Error> {
     if facts.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let mut facts = facts.to_vec();
     facts.sort_by_key(|fact| fact.key);
@@ -31,12 +32,13 @@ pub async fn insert(connection: &mut Connection, facts: &[&EventRejected]) -> Re
         .map(|fact| i64::try_from(fact.payload_size).unwrap_or(i64::MAX))
         .collect();
     let received_at: Vec<_> = facts.iter().map(|fact| to_sql(fact.received_at)).collect();
-    let inserted = sqlx::query!(
+    let inserted = sqlx::query_scalar!(
         "-- rejected_events::insert
          INSERT INTO rejected_events (key, project_id, subject, reason, detail, payload, payload_size, received_at)
          SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
                               $8::timestamptz[])
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO NOTHING
+         RETURNING key",
         &keys,
         &projects as _,
         &subjects as _,
@@ -46,7 +48,7 @@ pub async fn insert(connection: &mut Connection, facts: &[&EventRejected]) -> Re
         &sizes,
         &received_at,
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(inserted.rows_affected())
+    Ok(inserted.into_iter().map(EventKey::from_uuid).collect())
 }

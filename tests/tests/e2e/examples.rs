@@ -1,6 +1,6 @@
 //! The examples under `docs/examples` do what they say: what the publishers publish, the receivers verify.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use posthaste_tests::{Cluster, eventually};
@@ -8,9 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
+use crate::clients::{root, tool};
 
 fn example(name: &str) -> PathBuf {
     root().join("docs/examples").join(name)
@@ -18,9 +16,8 @@ fn example(name: &str) -> PathBuf {
 
 /// A command in the environment that `make setup` makes.
 fn command(program: &str, name: &str) -> Command {
-    let python = root().join(".tools/venv/bin/python");
     let mut command = match program {
-        "python" => Command::new(python),
+        "python" => Command::new(tool("python")),
         program => Command::new(program),
     };
     command

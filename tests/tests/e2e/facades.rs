@@ -1,54 +1,16 @@
 //! The façades, by clients and documents of others: the published client `ubiops`, 1NCE's curl lines, the libraries
 //! `standardwebhooks`, and the receivers that CloudThinker documents.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use posthaste_tests::{ADMIN_TOKEN, Answer, Api, Cluster, Received, Receiver, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+
+use crate::clients::{client, python, root, run};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-fn client(name: &str) -> PathBuf {
-    root().join("tests/clients").join(name)
-}
-
-/// Runs a program to its end; what it has written.
-async fn run(program: impl AsRef<std::ffi::OsStr>, args: &[&str], input: &str) -> String {
-    let program = program.as_ref();
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program:?}: {error}; `make setup` installs what is missing"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    let (said, complained) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{program:?} {args:?}: {said}\n{complained}");
-    said.into_owned()
-}
-
-async fn python(name: &str, args: &[&str], input: &str) -> String {
-    let path = client(name);
-    let mut all = vec![path.to_str().unwrap()];
-    all.extend(args);
-    run(root().join(".tools/venv/bin/python"), &all, input).await
-}
 
 async fn create_project(api: &Api, name: &str, profile: &str) {
     let project = json!({ "name": name, "profile": profile });

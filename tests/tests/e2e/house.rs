@@ -97,7 +97,9 @@ fn sql_is_in_the_store_alone() {
 /// it, config-api alone takes from it.
 #[test]
 fn no_table_has_two_writers() {
-    const RECORD: [&str; 28] = [
+    const RECORD: [&str; 30] = [
+        "operational_events::",
+        "alerts::insert",
         "events::insert",
         "attempts::insert",
         "rejected_events::insert",

@@ -3,19 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod clients;
 mod commands;
 mod conformance;
 mod crashes;
 mod examples;
 mod facades;
 mod fairness;
+mod faults;
 mod house;
 mod lanes;
 mod logs;
 mod main_job;
+mod openapi;
+mod operational;
 mod ordering;
 mod outages;
 mod pausing;
+mod previews;
+mod publication;
 mod reconciliation;
 mod repeats;
 mod replays;

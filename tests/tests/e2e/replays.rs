@@ -363,3 +363,33 @@ async fn dead_letters_are_discarded_with_a_reason_that_says_by_whom() {
     assert_eq!(world.receiver.count(), DEAD);
     world.reconciles(DEAD as u64).await;
 }
+
+#[tokio::test]
+async fn a_replay_to_a_paused_webhook_waits_until_it_is_resumed() {
+    let world = World::start(200).await;
+    world.publish(3, "delivered").await;
+    world.post("webhooks/one:pause", Value::Null).await;
+    world.cluster.definitions_in_force().await.unwrap();
+    let replay = world.post("replays", json!({ "states": ["delivered"] })).await;
+    let path = format!("deliveries?replay={}", replay["number"]);
+    eventually("deliveries that are kept for it", || async {
+        let made = world.list(&path).await;
+        let kept = made.iter().filter(|delivery| {
+            let reason = delivery["reason"].as_str().unwrap_or_default();
+            reason.contains("paused")
+        });
+        (kept.count() == 3).then_some(())
+    })
+    .await;
+    let waiting = world.replay(&replay).await;
+    assert_eq!(
+        (&waiting["state"], &waiting["progress"]["done"]),
+        (&json!("running"), &json!(0))
+    );
+    assert_eq!(world.receiver.count(), 3);
+    world.post("webhooks/one:resume", Value::Null).await;
+    let (_, name, last) = world.watch(&replay).await;
+    assert_eq!((name.as_str(), &last["done"]), ("done", &json!(3)));
+    assert_eq!(world.receiver.count(), 6);
+    world.reconciles(3).await;
+}

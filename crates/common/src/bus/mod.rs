@@ -228,6 +228,23 @@ impl Bus {
         self.publish(subject, headers, payload).await
     }
 
+    /// [`Bus::publish_once`] of an event that happened at `occurred_at`.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_event(
+        &self,
+        subject: impl Into<String>,
+        message_id: &str,
+        occurred_at: jiff::Timestamp,
+        payload: impl Into<Bytes>,
+    ) -> Result<Storing, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(proto_schemas::header::MESSAGE_ID, message_id);
+        headers.insert(proto_schemas::header::TIME, occurred_at.to_string());
+        self.publish(subject, headers, payload).await
+    }
+
     /// The CONFIG bucket.
     ///
     /// # Errors

@@ -68,6 +68,9 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
         if let Some(post) = item.post.as_mut().filter(|_| about.idempotency_keys) {
             allow_idempotency_key(post);
         }
+        if let Some(get) = item.get.as_mut().filter(|get| is_tagged(get)) {
+            allow_if_none_match(get);
+        }
         let operations = [
             &mut item.get,
             &mut item.put,
@@ -135,6 +138,30 @@ fn complete_operation(operation: &mut Operation, path: &str, about: &About) {
         let response = || RefOr::T(problem_response(code.title()));
         operation.responses.responses.entry(status).or_insert_with(response);
     }
+}
+
+fn is_tagged(operation: &Operation) -> bool {
+    let answer = operation.responses.responses.get("200");
+    matches!(answer, Some(RefOr::T(answer)) if answer.headers.contains_key(header::ETAG.as_str()))
+}
+
+/// Who has it already is told so.
+fn allow_if_none_match(operation: &mut Operation) {
+    let known = ParameterBuilder::new()
+        .name(header::IF_NONE_MATCH.as_str())
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The `ETag` of what is known already"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build();
+    operation.parameters.get_or_insert_default().push(RefOr::T(known));
+    let unchanged = ResponseBuilder::new()
+        .description("It is what is known already")
+        .build();
+    operation
+        .responses
+        .responses
+        .insert("304".to_owned(), RefOr::T(unchanged));
 }
 
 /// A POST may be repeated with its key.

@@ -1,5 +1,6 @@
 //! How far a profile or a webhook may go with retries and timeouts.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -12,6 +13,23 @@ pub const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Total time one request may be given. Below, no connection over a continent is made; above, a lane is blocked by a
 /// receiver that will not answer.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// How many attributes an event may have.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// How many bytes their names and values may come to together. They travel in a header, and with every delivery.
+pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
+
+/// Whether an event may have these attributes.
+#[must_use]
+pub fn attributes_fit(attributes: &BTreeMap<String, String>) -> bool {
+    attributes.len() <= ATTRIBUTES_MAX && attributes_bytes(attributes) <= ATTRIBUTES_BYTES_MAX
+}
+
+/// How many bytes they come to.
+#[must_use]
+pub fn attributes_bytes(attributes: &BTreeMap<String, String>) -> usize {
+    attributes.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
 
 /// Whether these can be the delays before each attempt.
 ///

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use proto_schemas::id::is_event_type;
+use proto_schemas::operational::is_operational;
 
 /// Which event types a webhook wants: one type (`invoice.paid`), everything below a prefix (`invoice.*`, also
-/// `invoice.line.added`), or everything (`*`).
+/// `invoice.line.added`), or everything (`*`) that producers publish: what Posthaste tells of itself only goes to who asks
+/// for it by a pattern that begins with `posthaste.`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
     /// `*`
@@ -46,7 +48,7 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         match self {
-            Self::Every => true,
+            Self::Every => !is_operational(event_type),
             Self::Below(prefix) => event_type.len() > prefix.len() && event_type.starts_with(prefix.as_str()),
             Self::Exactly(wanted) => wanted == event_type,
         }
@@ -74,6 +76,14 @@ mod tests {
         assert!(!below.matches("invoice") && !below.matches("invoices.paid") && !below.matches("invoice."));
         assert!(Pattern::parse("*").unwrap().matches("anything"));
         assert!(Pattern::parse("a.b").unwrap().matches("a.b") && !Pattern::parse("a.b").unwrap().matches("a.b.c"));
+    }
+
+    #[test]
+    fn what_posthaste_tells_goes_to_who_asks_for_it() {
+        let wants = |pattern: &str| Pattern::parse(pattern).unwrap().matches("posthaste.delivery.dead");
+        assert!(!wants("*"));
+        assert!(wants("posthaste.*") && wants("posthaste.delivery.*") && wants("posthaste.delivery.dead"));
+        assert!(!wants("posthaste.webhook.*"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use proto_schemas::event::Event;
 
 use super::expression::{Engine, Expression, Fault, Run, Subject};
 use super::json;
+use crate::model::limits::attributes_fit;
 
 /// Named expressions, compiled.
 #[derive(Debug)]
@@ -63,6 +64,20 @@ impl Expressions {
             }
         }
         values
+    }
+
+    /// Adds to an event the attributes that its producer did not give. Where they would be too many or too long, the
+    /// producer's are all there is, and the answer is no.
+    pub fn add_to(&self, event: &mut Event, project: &str) -> bool {
+        let json = self.use_data() && event.is_json();
+        let data = json.then(|| serde_json::from_slice(&event.payload).ok()).flatten();
+        let mut attributes = self.values(event, project, data.as_ref());
+        attributes.extend(event.attributes.clone());
+        let fit = attributes_fit(&attributes);
+        if fit {
+            event.attributes = attributes;
+        }
+        fit
     }
 }
 

@@ -18,6 +18,8 @@ use common::http::{FieldError, Problem};
 use proto_schemas::id::{ProjectId, WebhookId};
 use store::Connection;
 use store::webhooks::{self, Webhook, WebhookFilter};
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 
 use crate::api::{Api, failed};
 
@@ -30,6 +32,13 @@ pub(crate) fn router() -> Router<Arc<Api>> {
         .nest("/v2", ubiops::router())
         .nest("/v2.1", ubiops::router())
         .nest("/management-api/v1/integrate/clouds", once::router())
+}
+
+/// What the routes of every façade are, those that are there twice told once.
+pub(crate) fn document() -> OpenApi {
+    let mut document = ubiops::Document::openapi();
+    document.merge(once::Document::openapi());
+    document
 }
 
 /// Every webhook of a project, oldest first.

@@ -12,12 +12,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
+use common::http::openapi::ProblemBody;
 use common::http::{Code, Json, Path, Problem, Query};
 use common::profile::Profile;
 use proto_schemas::id::WebhookId;
 use proto_schemas::stream::config_key::Key;
 use store::webhooks::{self as rows, Webhook};
 use store::{Connection, outbox, webhook_health};
+use utoipa::OpenApi;
 
 use self::body::{ChangedIntegration, IntegrationView, NewIntegration, Page, PageQuery, Phase, TestView};
 use super::{every_webhook, in_own_words};
@@ -28,6 +30,11 @@ use crate::resolve;
 use crate::trials::{self, Target};
 use crate::webhooks::{self, profile};
 
+/// What the routes are.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, change, test, restart))]
+pub(super) struct Document;
+
 pub(super) fn router() -> Router<Arc<Api>> {
     Router::new()
         .route("/", get(list))
@@ -37,6 +44,15 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/webhooks/{webhook}/restart", post(restart))
 }
 
+/// Create an integration
+#[utoipa::path(
+    post,
+    path = "/management-api/v1/integrate/clouds/webhooks",
+    operation_id = "once_create_integration",
+    tag = "1NCE",
+    request_body = NewIntegration,
+    responses((status = 201, description = "The integration", body = IntegrationView), (status = 409, description = "The name or the url is another integration's", body = ProblemBody, content_type = "application/problem+json")),
+)]
 async fn create(
     State(api): State<Arc<Api>>,
     OfToken(within): OfToken<Configure>,
@@ -50,7 +66,17 @@ async fn create(
     Ok((StatusCode::CREATED, Json(view(&api, profile, created.webhook).await?)))
 }
 
+/// List integrations
+///
 /// Every webhook of the project, whoever made it, oldest first.
+#[utoipa::path(
+    get,
+    path = "/management-api/v1/integrate/clouds",
+    operation_id = "once_list_integrations",
+    tag = "1NCE",
+    params(PageQuery),
+    responses((status = 200, description = "A page of integrations", body = Page<IntegrationView>), (status = 404, description = "The token's project is gone", body = ProblemBody, content_type = "application/problem+json")),
+)]
 async fn list(
     State(api): State<Arc<Api>>,
     OfToken(within): OfToken<Read>,
@@ -65,6 +91,15 @@ async fn list(
     Ok(Json(page.with(views)))
 }
 
+/// Change an integration
+#[utoipa::path(
+    patch,
+    path = "/management-api/v1/integrate/clouds/webhooks/{webhook}",
+    operation_id = "once_change_integration",
+    tag = "1NCE",
+    request_body = ChangedIntegration,
+    responses((status = 200, description = "The integration as it is now", body = IntegrationView), (status = 409, description = "The name or the url is another integration's", body = ProblemBody, content_type = "application/problem+json")),
+)]
 async fn change(
     State(api): State<Arc<Api>>,
     OfToken(within): OfToken<Configure>,
@@ -80,7 +115,16 @@ async fn change(
     Ok(Json(view(&api, profile, webhook).await?))
 }
 
-/// A test message. It is on its way when this returns.
+/// Test an integration
+///
+/// A test message is on its way when this returns. The state stays as it is.
+#[utoipa::path(
+    post,
+    path = "/management-api/v1/integrate/clouds/webhooks/{webhook}/test",
+    operation_id = "once_test_integration",
+    tag = "1NCE",
+    responses((status = 202, description = "The test that was begun", body = TestView)),
+)]
 async fn test(
     State(api): State<Arc<Api>>,
     OfToken(within): OfToken<Configure>,
@@ -95,7 +139,16 @@ async fn test(
     Ok((StatusCode::ACCEPTED, Json(TestView::of(&test))))
 }
 
+/// Restart an integration
+///
 /// Makes it active again, whatever has stopped it.
+#[utoipa::path(
+    post,
+    path = "/management-api/v1/integrate/clouds/webhooks/{webhook}/restart",
+    operation_id = "once_restart_integration",
+    tag = "1NCE",
+    responses((status = 200, description = "The integration as it is now", body = IntegrationView)),
+)]
 async fn restart(
     State(api): State<Arc<Api>>,
     OfToken(within): OfToken<Configure>,

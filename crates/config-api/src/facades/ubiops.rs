@@ -11,10 +11,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use common::http::openapi::ProblemBody;
 use common::http::{Code, Json, Path, Problem, Query};
 use proto_schemas::id::EventKey;
 use serde::Deserialize;
 use store::webhooks as rows;
+use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
 use self::body::{ChangedWebhook, Filter, NewTest, NewWebhook, TestView, WebhookView};
@@ -23,6 +25,11 @@ use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
 use crate::trials::{self, Target};
 use crate::webhooks::{self, absent, profile};
+
+/// What the routes are, under `/v2.1`; under `/v2` they are the same.
+#[derive(OpenApi)]
+#[openapi(paths(create, list, show, change, remove, create_test, show_test))]
+pub(super) struct Document;
 
 pub(super) fn router() -> Router<Arc<Api>> {
     Router::new()
@@ -35,6 +42,15 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/projects/{project}/webhooks-tests/{test}", get(show_test))
 }
 
+/// Create a webhook
+#[utoipa::path(
+    post,
+    path = "/v2.1/projects/{project}/webhooks",
+    operation_id = "ubiops_create_webhook",
+    tag = "UbiOps",
+    request_body = NewWebhook,
+    responses((status = 201, description = "The webhook", body = WebhookView), (status = 409, description = "The name is another webhook's", body = ProblemBody, content_type = "application/problem+json")),
+)]
 async fn create(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
@@ -49,15 +65,28 @@ async fn create(
 }
 
 /// What a list is filtered by.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
+    /// `label:value`, several joined by commas.
+    #[param(example = "team:blue")]
     labels: Option<String>,
     object_type: Option<String>,
     event: Option<String>,
 }
 
+/// List webhooks
+///
 /// All of them at once: the client knows no pages.
+#[utoipa::path(
+    get,
+    path = "/v2.1/projects/{project}/webhooks",
+    operation_id = "ubiops_list_webhooks",
+    tag = "UbiOps",
+    params(ListQuery),
+    responses((status = 200, description = "Every webhook that can be said in these words", body = Vec<WebhookView>)),
+)]
 async fn list(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -78,6 +107,14 @@ async fn list(
     Ok(Json(views.filter(|view| view.is_wanted(&filter)).collect()))
 }
 
+/// Show a webhook
+#[utoipa::path(
+    get,
+    path = "/v2.1/projects/{project}/webhooks/{webhook}",
+    operation_id = "ubiops_show_webhook",
+    tag = "UbiOps",
+    responses((status = 200, description = "The webhook", body = WebhookView)),
+)]
 async fn show(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
@@ -92,6 +129,15 @@ async fn show(
     Ok(Json(view.ok_or_else(absent)?))
 }
 
+/// Change a webhook
+#[utoipa::path(
+    patch,
+    path = "/v2.1/projects/{project}/webhooks/{webhook}",
+    operation_id = "ubiops_change_webhook",
+    tag = "UbiOps",
+    request_body = ChangedWebhook,
+    responses((status = 200, description = "The webhook as it is now", body = WebhookView), (status = 409, description = "The name is another webhook's", body = ProblemBody, content_type = "application/problem+json")),
+)]
 async fn change(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
@@ -108,6 +154,14 @@ async fn change(
     Ok(Json(WebhookView::of(&webhook, profile).ok_or_else(absent)?))
 }
 
+/// Delete a webhook
+#[utoipa::path(
+    delete,
+    path = "/v2.1/projects/{project}/webhooks/{webhook}",
+    operation_id = "ubiops_delete_webhook",
+    tag = "UbiOps",
+    responses((status = 204, description = "It is gone")),
+)]
 async fn remove(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
@@ -119,7 +173,17 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tries a webhook that need not be there; nothing of it stays but the test.
+/// Test a webhook
+///
+/// It need not be there; nothing of it stays but the test.
+#[utoipa::path(
+    post,
+    path = "/v2.1/projects/{project}/webhooks-tests",
+    operation_id = "ubiops_create_test",
+    tag = "UbiOps",
+    request_body = NewTest,
+    responses((status = 201, description = "The test that was begun", body = TestView)),
+)]
 async fn create_test(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
@@ -135,6 +199,14 @@ async fn create_test(
     Ok((StatusCode::CREATED, Json(TestView::of(&test))))
 }
 
+/// Show what became of a test
+#[utoipa::path(
+    get,
+    path = "/v2.1/projects/{project}/webhooks-tests/{test}",
+    operation_id = "ubiops_show_test",
+    tag = "UbiOps",
+    responses((status = 200, description = "The test", body = TestView)),
+)]
 async fn show_test(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,

@@ -64,6 +64,14 @@ const ABOUT: About = About {
             "How a project's webhooks behave, where they do not say otherwise themselves.",
         ),
         ("Record", "What became of each event."),
+        (
+            "UbiOps",
+            "The webhooks in UbiOps' words. Under `/v2` there is the same.",
+        ),
+        (
+            "1NCE",
+            "The webhooks of the one project that the token is good for, as 1NCE's integrations.",
+        ),
         ("Replays", "Deliveries made again, and dead letters put away."),
     ],
     variables: &[
@@ -101,6 +109,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(templates::routes())
         .merge(event_types::routes())
         .merge(tests::routes())
+        .merge(OpenApiRouter::with_openapi(crate::facades::document()))
 }
 
 /// The routes, their document and the page that shows it.

@@ -145,7 +145,7 @@ async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<P
     path = "/v1/profiles/{profile}",
     operation_id = "show_profile",
     tag = "Profiles",
-    responses((status = 200, description = "The profile", body = ProfileView))
+    responses((status = 200, description = "The profile", body = ProfileView, headers(("etag" = String, description = "Its version"))))
 )]
 async fn show(
     State(api): State<Arc<Api>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use common::http::openapi::ProblemBody;
-use common::http::{Code, ETag, IfMatch, Json, Page, PageQuery, Problem, Query, Tagged};
+use common::http::{Code, ETag, FieldError, IfMatch, Json, Page, PageQuery, Problem, Query, Tagged};
 use common::profile;
 use common::token::Scope;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use store::projects::{self, Project};
 use uuid::Uuid;
 
-use super::json::nullable;
+use super::json::{given, nullable};
 use crate::access::{Administrator, Caller, Configure, InProject, Read};
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::validate;
@@ -53,6 +53,10 @@ pub(super) struct ChangedProject {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<SchemaCheckWord>)]
     schema_check: Option<Option<SchemaCheckWord>>,
+    /// Who is told by e-mail what is wrong, if the operator has a mail server for it: deliveries that are dead, webhooks that have failed. At most 10.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_items = 10, example = json!(["ops@example.com"]))]
+    alert_emails: Option<Vec<String>>,
 }
 
 /// What is done with an event that its type's schema refuses.
@@ -90,6 +94,8 @@ pub(super) struct ProjectView {
     /// Null: as the profile says.
     #[schema(required)]
     schema_check: Option<SchemaCheckWord>,
+    /// Who is told by e-mail what is wrong.
+    alert_emails: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -103,6 +109,7 @@ impl From<Project> for ProjectView {
             schema_check: project
                 .schema_check
                 .and_then(|word| SchemaCheckWord::ALL.into_iter().find(|check| check.as_str() == word)),
+            alert_emails: project.alert_emails,
             created_at: project.created_at,
         }
     }
@@ -143,6 +150,7 @@ pub(super) async fn create(
         name: new.name,
         profile,
         schema_check: None,
+        alert_emails: Vec::new(),
         created_at: now,
     };
 
@@ -203,7 +211,7 @@ pub(super) async fn list(
     path = "/v1/projects/{project}",
     operation_id = "show_project",
     tag = "Projects",
-    responses((status = 200, description = "The project", body = ProjectView)),
+    responses((status = 200, description = "The project", body = ProjectView, headers(("etag" = String, description = "Its version")))),
 )]
 pub(super) async fn show(within: InProject<Read>) -> Result<Tagged<ProjectView>, Problem> {
     Tagged::of(within.project.into())
@@ -218,7 +226,7 @@ pub(super) async fn show(within: InProject<Read>) -> Result<Tagged<ProjectView>,
     request_body = ChangedProject,
     params(("if-match" = Option<String>, Header, description = "The `ETag` of the project as it is to be changed")),
     responses(
-        (status = 200, description = "The project as it is now", body = ProjectView),
+        (status = 200, description = "The project as it is now", body = ProjectView, headers(("etag" = String, description = "Its version"))),
         (status = 412, description = "It was changed since it was read", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -228,13 +236,27 @@ pub(super) async fn change(
     if_match: IfMatch,
     Json(changed): Json<ChangedProject>,
 ) -> Result<Tagged<ProjectView>, Problem> {
+    if let Some(emails) = &changed.alert_emails {
+        validate::emails(emails).map_err(|(index, reason)| {
+            let path = index.map_or_else(|| "/alert_emails".to_owned(), |index| format!("/alert_emails/{index}"));
+            Problem::fields(vec![FieldError::new(&path, reason)])
+        })?;
+    }
     let id = within.project.id;
     let mut transaction = api.store.begin().await.map_err(failed)?;
     projects::lock(&mut transaction, id).await.map_err(failed)?;
     let stored = projects::by_ids(&mut transaction, &[id]).await.map_err(failed)?;
     let mut project = stored.into_iter().next().unwrap_or(within.project);
     if_match.check(&ETag::of(&ProjectView::from(project.clone()))?)?;
+    if let Some(emails) = changed.alert_emails {
+        project.alert_emails = emails;
+        projects::set_alert_emails(&mut transaction, id, &project.alert_emails)
+            .await
+            .map_err(failed)?;
+    }
     let Some(check) = changed.schema_check else {
+        // Whom mails go to is no business of ingest's or dispatcher's: nothing is to be published.
+        transaction.commit().await.map_err(failed)?;
         return Tagged::of(project.into());
     };
     project.schema_check = check.map(|check| check.as_str().to_owned());

@@ -109,7 +109,7 @@ async fn list(
     path = "/v1/projects/{project}/webhooks/{webhook}/revisions/{revision}",
     operation_id = "show_revision",
     tag = "Webhooks",
-    responses((status = 200, description = "The revision", body = RevisionView))
+    responses((status = 200, description = "The revision", body = RevisionView, headers(("etag" = String, description = "Its version"))))
 )]
 async fn show(
     State(api): State<Arc<Api>>,

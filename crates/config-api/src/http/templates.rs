@@ -124,7 +124,7 @@ async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<T
     path = "/v1/templates/{template}",
     operation_id = "show_template",
     tag = "Templates",
-    responses((status = 200, description = "The template", body = TemplateView))
+    responses((status = 200, description = "The template", body = TemplateView, headers(("etag" = String, description = "Its version"))))
 )]
 async fn show(
     State(api): State<Arc<Api>>,

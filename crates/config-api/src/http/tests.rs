@@ -142,12 +142,14 @@ struct RequestView {
     body: Text,
 }
 
+/// A header of a request.
 #[derive(Debug, Serialize, ToSchema)]
-struct HeaderLine {
-    key: String,
+pub(super) struct HeaderLine {
+    /// Its name, in lower case.
+    pub(super) key: String,
     /// Null for a protected header.
     #[schema(required)]
-    value: Option<String>,
+    pub(super) value: Option<String>,
 }
 
 impl From<Test> for TestView {

@@ -176,7 +176,7 @@ pub(super) async fn list(
     path = "/v1/projects/{project}/tokens/{token}",
     operation_id = "show_token",
     tag = "Tokens",
-    responses((status = 200, description = "The token, without the token itself", body = TokenView)),
+    responses((status = 200, description = "The token, without the token itself", body = TokenView, headers(("etag" = String, description = "Its version")))),
 )]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,

@@ -5,6 +5,7 @@ mod body;
 mod fields;
 mod jwks;
 mod list;
+mod preview;
 mod recorded;
 mod rotation;
 mod view;
@@ -36,7 +37,9 @@ use crate::webhooks::{self, Created, absent};
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(create, list::list))
-        .routes(routes!(show, change, remove, actions::act))
+        .routes(routes!(show, change, remove))
+        .routes(routes!(preview::of_new))
+        .merge(actions::routes())
         .routes(routes!(jwks::show))
 }
 
@@ -74,7 +77,7 @@ async fn create(
     path = "/v1/projects/{project}/webhooks/{webhook}",
     operation_id = "show_webhook",
     tag = "Webhooks",
-    responses((status = 200, description = "The webhook", body = WebhookView))
+    responses((status = 200, description = "The webhook", body = WebhookView, headers(("etag" = String, description = "Its version"))))
 )]
 async fn show(
     State(api): State<Arc<Api>>,
@@ -100,7 +103,7 @@ async fn show(
     request_body = ChangedWebhook,
     params(("if-match" = Option<String>, Header, description = "The `ETag` of the webhook as it is to be changed")),
     responses(
-        (status = 200, description = "The webhook as it is now", body = WebhookView),
+        (status = 200, description = "The webhook as it is now", body = WebhookView, headers(("etag" = String, description = "Its version"))),
         (status = 409, description = "The name, or in some projects the url, is another webhook's", body = ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "It was changed since it was read", body = ProblemBody, content_type = "application/problem+json"),
     )

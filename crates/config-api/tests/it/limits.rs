@@ -139,14 +139,38 @@ async fn what_is_no_webhook_is_refused_with_its_reason_and_nothing_is_kept() {
         ("pause", json!(true), "#/pause"),
         ("transform", json!("text"), "#/transform"),
         ("transform", json!({ "a": "\u{0}" }), "#/transform"),
+        (
+            "transform",
+            json!({ "a": ["", "{{ data.title | shout }}"] }),
+            "#/transform/a/1",
+        ),
+        (
+            "filter",
+            json!({ "data": { "cost": { "$above": 1 } } }),
+            "#/filter/data/cost/$above",
+        ),
+        ("attributes", json!({ "a": "b\u{7f}" }), "#/attributes/a"),
+        ("attributes", json!({ "a\n": "b" }), "#/attributes/a%0A"),
+        ("labels", json!({ "a:b": "c" }), "#/labels/a:b"),
     ] {
         let (status, answer) = api.call(Method::POST, W, Some(with(field, value))).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{field}: {answer}");
         assert_eq!(answer["errors"][0]["pointer"], pointer, "{field}: {answer}");
     }
     assert_eq!(api.get(W).await["items"], json!([]));
+    let wrong = with("transform", json!({ "a": "{{ type }}\n{{ data.title | shout }}" }));
+    let (_, answer) = api.call(Method::POST, W, Some(wrong)).await;
+    let detail = answer["errors"][0]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("line 2, column 17") && detail.contains("`shout`"),
+        "{detail}"
+    );
 
     api.post(W, simple("taken")).await;
+    api.post(W, simple("other")).await;
+    let renamed = Some(json!({ "name": "taken" }));
+    let (status, answer) = api.call(Method::PATCH, &format!("{W}/other"), renamed).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
     let (status, answer) = api.call(Method::POST, W, Some(simple("taken"))).await;
     assert_eq!(status, StatusCode::CONFLICT, "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("`taken`"), "{answer}");
@@ -167,6 +191,7 @@ async fn another_projects_ids_are_as_if_they_were_nobodys() {
         api.post("/v1/projects/mine/webhooks", simple("w")).await,
         api.post("/v1/projects/mine/tokens", json!({})).await,
     );
+    let (_, test) = api.call(Method::POST, "/v1/projects/mine/webhooks/w:test", None).await;
     let nobodys = "00000000-0000-7000-8000-000000000000".to_owned();
     for (method, path, id) in [
         (Method::GET, "webhooks/{}", id(&webhook)),
@@ -174,6 +199,11 @@ async fn another_projects_ids_are_as_if_they_were_nobodys() {
         (Method::DELETE, "webhooks/{}", id(&webhook)),
         (Method::GET, "webhooks/{}/revisions", id(&webhook)),
         (Method::GET, "webhooks/{}/revisions/1", id(&webhook)),
+        (Method::POST, "webhooks/{}:test", id(&webhook)),
+        (Method::POST, "webhooks/{}:preview", id(&webhook)),
+        (Method::POST, "webhooks/{}:pause", id(&webhook)),
+        (Method::POST, "webhooks/{}:restart", id(&webhook)),
+        (Method::GET, "tests/{}", id(&test)),
         (Method::GET, "tokens/{}", id(&token)),
         (Method::DELETE, "tokens/{}", id(&token)),
     ] {

@@ -7,6 +7,8 @@ mod definitions;
 mod event_types;
 mod limits;
 mod manners;
+mod many;
+mod previews;
 mod record;
 mod replays;
 mod secrets;

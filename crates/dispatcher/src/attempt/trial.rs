@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::bus::Verdict;
 use common::egress;
+use common::failpoint::{self, Point};
+use common::request::{Error, Prepared};
 use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
 
 use super::{MAX_HANDED_OUT, Made, Stage};
-use crate::request::{Error, Prepared};
 
 /// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
 /// by another way.
@@ -60,6 +61,7 @@ impl Stage {
                     TrialKind::Test => self.attempt(due, handed_out, &webhook).await,
                     TrialKind::Check => self.check(due, handed_out, &webhook).await,
                 };
+                failpoint::reach(Point::TrialMade);
                 let verdict = self.tell(&fact).await;
                 drop(turn);
                 verdict

@@ -7,6 +7,7 @@ use async_nats::{HeaderMap as NatsHeaders, HeaderValue};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use common::bus::{self, Claim};
+use common::failpoint::{self, Point};
 use common::http::openapi::ProblemBody;
 use common::http::{Code, FieldError, Json, Path, Problem, parse};
 
@@ -119,6 +120,7 @@ pub(super) async fn publish(
     let checked = intake.check(&project, event, trace)?;
     let claimed = intake.claim(&project, checked).await?;
     let (id, duplicate) = intake.publish(claimed).await?.stored().await?;
+    failpoint::reach(Point::PostStored);
     Ok((StatusCode::ACCEPTED, Json(AcceptedEvent { id, duplicate })))
 }
 
@@ -281,6 +283,7 @@ impl Intake {
         let storing = match is_accepted {
             true => None,
             false => {
+                failpoint::reach(Point::PostChecked);
                 let storing = self.bus.publish(event.subject, event.headers, event.payload).await;
                 Some(storing.map_err(not_stored)?)
             }

@@ -34,6 +34,7 @@ impl World {
             name: "acme".into(),
             profile: "standard".into(),
             schema_check: None,
+            alert_emails: Vec::new(),
             created_at: START,
         };
         let row = Webhook {

@@ -38,6 +38,7 @@ impl Ledger {
             name: "acme".into(),
             profile: "standard".into(),
             schema_check: None,
+            alert_emails: Vec::new(),
             created_at: START,
         };
         projects::insert(&mut connection, &project).await.unwrap();

@@ -192,6 +192,7 @@ impl Ledger {
             name: "acme".into(),
             profile: "standard".into(),
             schema_check: None,
+            alert_emails: Vec::new(),
             created_at: START,
         };
         let webhook = Webhook {

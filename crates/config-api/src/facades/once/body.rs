@@ -17,6 +17,7 @@ use proto_schemas::definition::WebhookState;
 use serde::{Deserialize, Serialize, Serializer};
 use store::tests::Test;
 use store::webhooks::Webhook;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::changes::{Changes, HeaderChange};
@@ -33,7 +34,7 @@ const VERSION: &str = "1.0.0";
 const JSON_PAYLOAD: &str = "json_payload";
 
 /// An integration to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct NewIntegration {
     name: String,
@@ -45,7 +46,7 @@ pub(super) struct NewIntegration {
 }
 
 /// Changes to an integration. What is absent stays as it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct ChangedIntegration {
     name: Option<String>,
@@ -58,10 +59,16 @@ pub(super) struct ChangedIntegration {
 /// Names and values; in a change, a value that is null keeps the stored one.
 type Headers = BTreeMap<String, Option<String>>;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+/// What an integration is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[schema(as = IntegrationEventType)]
 #[serde(deny_unknown_fields)]
 struct EventType {
+    /// `TELEMETRY_DATA` or `LIFECYCLE`.
+    #[schema(example = "TELEMETRY_DATA")]
     r#type: String,
+    /// There is but one.
+    #[schema(example = "1.0.0")]
     #[serde(default = "version")]
     version: String,
 }
@@ -71,26 +78,31 @@ fn version() -> String {
 }
 
 /// An integration as it is shown: as a list shows it, and with its url and `jsonPayloadEnabled`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Integration)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IntegrationView {
     id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "to_the_millisecond")]
+    #[schema(value_type = String, format = DateTime, required = false)]
     last_successful_message_delivery: Option<Timestamp>,
     name: String,
     url: String,
     state: Phase,
     r#type: &'static str,
     #[serde(serialize_with = "to_the_millisecond")]
+    #[schema(value_type = String, format = DateTime)]
     created_time: Option<Timestamp>,
     #[serde(serialize_with = "to_the_millisecond")]
+    #[schema(value_type = String, format = DateTime)]
     updated_time: Option<Timestamp>,
     event_types: Vec<EventType>,
     json_payload_enabled: bool,
 }
 
 /// What an integration is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = IntegrationState)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Phase {
     /// Not in force yet: its endpoint has not been checked, or its definition is still on the way.
@@ -195,7 +207,8 @@ impl IntegrationView {
 }
 
 /// A test that has begun.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IntegrationTest)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TestView {
     /// By this id, `/v1` tells what came of it.
@@ -297,13 +310,17 @@ fn to_the_millisecond<S: Serializer>(instant: &Option<Timestamp>, serializer: S)
 }
 
 /// The page of a list that is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct PageQuery {
     /// Counts from 1.
     #[serde(default = "first")]
+    #[param(minimum = 1, default = 1)]
     page: usize,
+    /// Integrations on a page.
     #[serde(default = "page_size")]
+    #[param(minimum = 1, maximum = 250, default = 50)]
     page_size: usize,
 }
 
@@ -320,7 +337,7 @@ fn page_size() -> usize {
 }
 
 /// One page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Page<T> {
     page: usize,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::tests::{Made, Test};
 use store::webhooks::{HeaderValue, Retry, Webhook};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::changes::{Changes, HeaderChange};
@@ -54,18 +55,33 @@ const LADDER: [Duration; 6] = [
 ];
 
 /// A webhook to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = UbiopsNewWebhook)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewWebhook {
+    /// Unique in its project.
+    #[schema(min_length = 1, max_length = 64, example = "webhook-1")]
     name: String,
+    #[schema(example = "https://hooks.example.com/in")]
     url: String,
+    /// `deployment` or `pipeline`.
+    #[schema(example = "deployment")]
     object_type: String,
+    #[schema(min_length = 1, example = "deployment-1")]
     object_name: String,
+    /// Null: the default version.
+    #[schema(min_length = 1)]
     version: Option<String>,
+    /// The object type, `_request_`, and `started`, `completed`, `failed` or `finished`.
+    #[schema(example = "deployment_request_completed")]
     event: String,
+    #[schema(max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    #[schema(max_length = 400)]
     description: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    /// In seconds; 10 where nothing is said.
+    #[schema(minimum = 1, maximum = 30)]
     timeout: Option<u64>,
     enabled: Option<bool>,
     retry: Option<bool>,
@@ -73,30 +89,45 @@ pub(super) struct NewWebhook {
 }
 
 /// A test of a webhook that need not be there. It is one request, with or without `retry`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = UbiopsNewTest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTest {
+    #[schema(example = "https://hooks.example.com/in")]
     url: String,
+    #[schema(example = "deployment")]
     object_type: String,
+    #[schema(min_length = 1, example = "deployment-1")]
     object_name: String,
+    #[schema(min_length = 1)]
     version: Option<String>,
+    #[schema(example = "deployment_request_completed")]
     event: String,
+    #[schema(max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    /// In seconds.
+    #[schema(minimum = 1, maximum = 30)]
     timeout: Option<u64>,
     retry: Option<bool>,
     include_result: Option<bool>,
 }
 
 /// Changes to a webhook. What is absent or null stays as it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = UbiopsChangedWebhook)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangedWebhook {
+    #[schema(min_length = 1, max_length = 64)]
     name: Option<String>,
     url: Option<String>,
     event: Option<String>,
+    #[schema(max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    #[schema(max_length = 400)]
     description: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    /// In seconds.
+    #[schema(minimum = 1, maximum = 30)]
     timeout: Option<u64>,
     enabled: Option<bool>,
     retry: Option<bool>,
@@ -104,7 +135,8 @@ pub(super) struct ChangedWebhook {
 }
 
 /// A header. In a change, a value that is null or absent keeps the stored one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = UbiopsNewHeader)]
 #[serde(deny_unknown_fields)]
 struct HeaderBody {
     key: String,
@@ -113,7 +145,8 @@ struct HeaderBody {
 }
 
 /// A webhook as it is shown. A protected header's value is never in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UbiopsWebhook)]
 pub(super) struct WebhookView {
     id: Uuid,
     name: String,
@@ -121,6 +154,7 @@ pub(super) struct WebhookView {
     headers: Vec<HeaderView>,
     object_type: String,
     object_name: String,
+    #[schema(required)]
     version: Option<String>,
     description: String,
     labels: BTreeMap<String, String>,
@@ -129,14 +163,19 @@ pub(super) struct WebhookView {
     enabled: bool,
     retry: bool,
     include_result: bool,
+    #[schema(value_type = String, format = DateTime)]
     creation_date: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     last_updated: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
+/// A header as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UbiopsHeader)]
 struct HeaderView {
     key: String,
     /// Null where it is protected, or empty: the published client takes no empty value.
+    #[schema(required)]
     value: Option<String>,
     protected: bool,
 }
@@ -230,10 +269,13 @@ impl NewTest {
 }
 
 /// A test, and what came of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UbiopsTest)]
 pub(super) struct TestView {
     id: Uuid,
+    /// `pending`, `completed` or `failed`.
     status: &'static str,
+    #[schema(required)]
     error_message: Option<String>,
 }
 

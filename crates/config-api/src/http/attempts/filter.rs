@@ -62,6 +62,7 @@ pub(super) enum AttemptedState {
     Parked,
     Held,
     Dead,
+    Cancelled,
 }
 
 /// What can go wrong with a request.

@@ -64,6 +64,8 @@ struct Remade {
     method: Method,
     url: String,
     headers: HeaderMap,
+    /// Those headers that are there only if a secret was live then.
+    signatures: Vec<HeaderName>,
     body: Bytes,
 }
 
@@ -146,6 +148,7 @@ fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::
             method: Method::GET,
             url,
             headers: own_headers(definition, None)?,
+            signatures: Vec::new(),
             body: Bytes::new(),
         });
     }
@@ -166,11 +169,13 @@ fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::
     let mut headers = own_headers(definition, Some(&filled))?;
     let renderer = Renderer::compile(&definition.body).map_err(|error| error.to_string())?;
     let rendered = renderer.render(&subject).map_err(|error| error.to_string())?;
-    add_headers(&mut headers, attempt, event, definition, &rendered.content_type).map_err(|error| error.to_string())?;
+    let signatures = add_headers(&mut headers, attempt, event, definition, &rendered.content_type)
+        .map_err(|error| error.to_string())?;
     Ok(Remade {
         method: Method::POST,
         url,
         headers,
+        signatures,
         body: rendered.body,
     })
 }
@@ -200,31 +205,32 @@ fn own_headers(definition: &definition::Webhook, filled: Option<Filled<'_>>) -> 
     Ok(headers)
 }
 
-/// Adds the headers that are the event's and the attempt's.
+/// Adds the headers that are the event's and the attempt's; which of them are signatures.
 fn add_headers(
     headers: &mut HeaderMap,
     attempt: &Attempt,
     event: &Event,
     definition: &definition::Webhook,
     content_type: &str,
-) -> Result<(), http::Error> {
+) -> Result<Vec<HeaderName>, http::Error> {
     if !headers.contains_key(header::CONTENT_TYPE) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type)?);
     }
     if !event.traceparent.is_empty() {
         headers.insert("traceparent", HeaderValue::from_str(&event.traceparent)?);
     }
-    let is_signed = definition.sealed_secret.is_some();
+    let mut signatures = Vec::new();
     if definition.signature.standard_webhooks {
         headers.insert("webhook-id", HeaderValue::from_str(&event.id)?);
         let timestamp = attempt.started_at.as_second();
         headers.insert("webhook-timestamp", HeaderValue::from(timestamp));
-        if is_signed {
-            headers.insert("webhook-signature", hidden());
-        }
+        signatures.push(HeaderName::from_static("webhook-signature"));
     }
-    if let Some(name) = definition.signature.body_hmac_header.as_ref().filter(|_| is_signed) {
-        headers.insert(HeaderName::from_bytes(name.as_bytes())?, hidden());
+    if let Some(name) = &definition.signature.body_hmac_header {
+        signatures.push(HeaderName::from_bytes(name.as_bytes())?);
+    }
+    for name in &signatures {
+        headers.insert(name.clone(), hidden());
     }
     if attempt.attempt.run > 0 {
         headers.insert("posthaste-replay", HeaderValue::from(attempt.attempt.run));
@@ -232,7 +238,23 @@ fn add_headers(
     if attempt.trial.is_some() {
         headers.insert("posthaste-test", HeaderValue::from_static("true"));
     }
-    Ok(())
+    Ok(signatures)
+}
+
+impl Remade {
+    /// The headers that were sent, by their checksum. Secrets expire and are replaced, so which signatures there were then
+    /// is not known any more; there are few, and the checksum tells.
+    fn headers_as_sent(&self, recorded: u32) -> Option<HeaderMap> {
+        (0..1_u32 << self.signatures.len()).find_map(|left_out| {
+            let mut headers = self.headers.clone();
+            for (number, name) in self.signatures.iter().enumerate() {
+                if left_out & (1 << number) != 0 {
+                    headers.remove(name);
+                }
+            }
+            (egress::head_checksum(&self.method, &self.url, &headers) == recorded).then_some(headers)
+        })
+    }
 }
 
 /// Stands for a value that is not given out.
@@ -262,8 +284,11 @@ impl RequestView {
         };
         let is_body = Sha256::digest(&remade.body).as_slice() == attempt.request_sha256;
         // Requests of a release before have no checksum: what they say of the body has to do.
-        let head = egress::head_checksum(&remade.method, &remade.url, &remade.headers);
-        let is_head = attempt.request_head.map_or(is_body, |recorded| recorded == head);
+        let headers = match attempt.request_head {
+            Some(recorded) => remade.headers_as_sent(recorded),
+            None => is_body.then(|| remade.headers.clone()),
+        };
+        let is_head = headers.is_some();
         view.reproduced = is_body && is_head;
         view.reason = match (is_body, is_head) {
             (true, true) => None,
@@ -275,10 +300,10 @@ impl RequestView {
         if is_body {
             view.body = Text::new(remade.body.to_vec(), false);
         }
-        if is_head {
+        if let Some(headers) = headers {
             view.method = Some(remade.method.to_string());
             view.url = Some(remade.url);
-            view.headers = Some(lines(&remade.headers));
+            view.headers = Some(lines(&headers));
         }
         view
     }

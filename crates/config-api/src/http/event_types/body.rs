@@ -5,6 +5,7 @@ use common::http::{FieldError, Problem};
 use common::schema::{self, Schema};
 use jiff::Timestamp;
 use proto_schemas::id::{EVENT_TYPE_MAX, is_event_type};
+use proto_schemas::operational::{PREFIX, is_operational};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use store::event_types::EventTypeVersion;
@@ -124,6 +125,10 @@ impl NewEventType {
         if !is_event_type(&self.name) {
             let detail =
                 format!("an event type is words of A-Z a-z 0-9 _ - joined by dots, at most {EVENT_TYPE_MAX} bytes");
+            errors.push(FieldError::new("/name", detail));
+        }
+        if is_operational(&self.name) {
+            let detail = format!("types that begin with `{PREFIX}` are what Posthaste tells of itself; choose another");
             errors.push(FieldError::new("/name", detail));
         }
         errors.extend(check_description(&self.description));

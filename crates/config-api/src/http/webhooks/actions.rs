@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use common::http::openapi::ProblemBody;
-use common::http::{Body, Code, Path, Problem};
+use axum::routing::post;
+use common::http::{Body, Code, Json, Path, Problem};
 use store::webhooks as rows;
-use utoipa::ToSchema;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
+use super::preview::{self, PreviewBody, PreviewView};
 use super::rotation::{self, RotateSecret};
 use super::shown;
-use super::view::CreatedWebhook;
+use super::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
@@ -23,39 +25,111 @@ use crate::trials::{self, Target};
 use crate::webhooks::absent;
 
 /// What can be done with a webhook.
-const ACTIONS: &str = "test, check, pause, resume, restart, rotate-secret";
+const ACTIONS: &str = "test, preview, check, pause, resume, restart, rotate-secret";
 
-/// What an action takes.
-#[derive(ToSchema)]
-#[schema(as = ActionBody)]
-#[expect(dead_code, reason = "it is only described: each action reads its own")]
-#[serde(untagged)]
-pub(in crate::http) enum ActionBody {
-    /// `test`: what is delivered.
-    Sample(SampleBody),
-    /// `rotate-secret`: how.
-    Rotation(RotateSecret),
+/// The route, and a document of each action.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Actions::openapi()).route("/v1/projects/{project}/webhooks/{webhook}", post(act))
 }
 
-/// Do something with a webhook
+#[derive(OpenApi)]
+#[openapi(paths(test, check, pause, resume, restart, rotate_secret, preview))]
+struct Actions;
+
+/// Test a webhook
 ///
-/// `{webhook}` is its name or id with a colon and an action after it, `orders:test`. `test` delivers an event to it, once,
-/// whatever its state; `check` makes its endpoint check again; both answer 202 with the test. `pause`, `resume` and
-/// `restart` answer with the webhook. `rotate-secret` (body: `RotateSecret`) gives it a new secret, and answers with the
-/// webhook and, this once, the secret that was made up; earlier secrets sign for another day, or as `overlap` says.
+/// Delivers an event to it, once and at once, whatever its state. What came of it is told under `/tests`.
 #[utoipa::path(
     post,
-    path = "/v1/projects/{project}/webhooks/{webhook}",
-    operation_id = "act_on_webhook",
+    path = "/v1/projects/{project}/webhooks/{webhook}:test",
+    operation_id = "test_webhook",
     tag = "Webhooks",
-    request_body = Option<ActionBody>,
-    responses(
-        (status = 200, description = "The webhook as it is now", body = CreatedWebhook),
-        (status = 202, description = "The test that was begun", body = TestView),
-        (status = 405, description = "No action is named", body = ProblemBody, content_type = "application/problem+json"),
-    )
+    request_body = Option<SampleBody>,
+    responses((status = 202, description = "The test that was begun", body = TestView))
 )]
-pub(in crate::http) async fn act(
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn test() {}
+
+/// Check a webhook's endpoint
+///
+/// A pending webhook is active when it passes; of any other, the check changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:check",
+    operation_id = "check_webhook",
+    tag = "Webhooks",
+    responses((status = 202, description = "The check that was begun", body = TestView))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn check() {}
+
+/// Pause a webhook
+///
+/// Its `pause` says what becomes of what happens meanwhile.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:pause",
+    operation_id = "pause_webhook",
+    tag = "Webhooks",
+    responses((status = 200, description = "The webhook as it is now", body = WebhookView))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn pause() {}
+
+/// Resume a webhook
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:resume",
+    operation_id = "resume_webhook",
+    tag = "Webhooks",
+    responses((status = 200, description = "The webhook as it is now", body = WebhookView))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn resume() {}
+
+/// Restart a webhook
+///
+/// A failed or disabled one is active again, and what waits for it is delivered by and by.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:restart",
+    operation_id = "restart_webhook",
+    tag = "Webhooks",
+    responses((status = 200, description = "The webhook as it is now", body = WebhookView))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn restart() {}
+
+/// Give a webhook a new secret
+///
+/// The answer holds `secret` where one was made up, this once. Earlier secrets sign for another day, or as `overlap` says.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:rotate-secret",
+    operation_id = "rotate_webhook_secret",
+    tag = "Webhooks",
+    request_body = Option<RotateSecret>,
+    responses((status = 200, description = "The webhook as it is now", body = CreatedWebhook))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn rotate_secret() {}
+
+/// Preview a webhook
+///
+/// The request that an example event would come to: body and headers, signature included, protected values left out.
+/// With `changes`, as it would be with them. Nothing is sent or stored.
+#[utoipa::path(
+    post,
+    path = "/v1/projects/{project}/webhooks/{webhook}:preview",
+    operation_id = "preview_webhook",
+    tag = "Webhooks",
+    request_body = Option<PreviewBody>,
+    responses((status = 200, description = "The request", body = PreviewView))
+)]
+#[expect(dead_code, reason = "a document of what `act` does")]
+const fn preview() {}
+
+async fn act(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Path((_, named)): Path<(String, String)>,
@@ -77,6 +151,11 @@ pub(in crate::http) async fn act(
             let webhook = webhook.map_err(failed)?.ok_or_else(absent)?;
             let test = trials::begin(&api, project, Target::Stored(&webhook), sample).await?;
             return Ok(tests::accepted(&within.project, test));
+        }
+        "preview" => {
+            let wanted = tests::body::<PreviewBody>(&body)?;
+            let preview = preview::of_stored(&api, &within, named, wanted).await?;
+            return Ok(Json(preview).into_response());
         }
         "check" => {
             let test = actions::check(&api, project, named).await?;

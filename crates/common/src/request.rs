@@ -1,19 +1,21 @@
 //! Webhook → what is the same in all its requests: address, headers, secret, and how the body is made. Made once per
 //! version of a definition, never per event. What placeholders stand for is the one thing that an event changes in it.
+//!
+//! dispatcher sends what is made here, and config-api shows it beforehand.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use common::crypto::{Context, KeyRing};
-use common::egress::{Guard, Refused, Target};
-use common::render::{self, Failure, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
-use common::sign::{self, Key};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use proto_schemas::definition::{HeaderValue as Defined, Webhook};
 use proto_schemas::event::Event;
-use proto_schemas::id::WebhookId;
 use secrecy::ExposeSecret as _;
+
+use crate::crypto::{Context, KeyRing};
+use crate::egress::{Guard, Refused, Target};
+use crate::render::{self, Failure, Missing, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
+use crate::sign::{self, Key};
 
 /// Why no request can be made by a definition: our own fault or the operator's, never the receiver's.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ pub enum Error {
     Header(String),
     /// A sealed value cannot be opened.
     #[error("the webhook's {0} cannot be decrypted with the keys this service has")]
-    Sealed(String, #[source] common::crypto::OpenError),
+    Sealed(String, #[source] crate::crypto::OpenError),
     /// The secret is none.
     #[error("the webhook's signing secret cannot be used")]
     Secret(#[from] sign::Error),
@@ -86,7 +88,11 @@ pub struct Addressed<'a> {
 }
 
 impl Prepared {
-    fn of(webhook: &Arc<Webhook>, keys: &KeyRing, guard: &Guard) -> Result<Self, Error> {
+    /// Makes the webhook ready.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn of(webhook: &Arc<Webhook>, keys: &KeyRing, guard: &Guard) -> Result<Self, Error> {
         let open = |field: &str, sealed: &str| {
             let context = Context {
                 project: webhook.project,
@@ -150,6 +156,14 @@ impl Prepared {
     /// [`Unsendable::Body`]
     pub fn render(&self, event: &Event) -> Result<Rendered, Unsendable> {
         Ok(self.renderer.render(&self.subject(event))?)
+    }
+
+    /// The body, and what a template looked for in the event and did not find.
+    ///
+    /// # Errors
+    /// [`Unsendable::Body`]
+    pub fn preview(&self, event: &Event) -> Result<(Rendered, Vec<Missing>), Unsendable> {
+        Ok(self.renderer.preview(&self.subject(event))?)
     }
 
     /// What the event puts in place of placeholders; nothing to do for a webhook without.
@@ -295,62 +309,19 @@ pub const REPLAY: HeaderName = HeaderName::from_static("posthaste-replay");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
 
-/// Prepared webhooks, each made again when its definition has changed.
-pub struct Requests {
-    keys: KeyRing,
-    guard: Guard,
-    prepared: papaya::HashMap<WebhookId, Arc<Prepared>>,
-}
-
-impl Requests {
-    /// None prepared yet.
-    #[must_use]
-    pub fn new(keys: KeyRing, guard: Guard) -> Self {
-        Self {
-            keys,
-            guard,
-            prepared: papaya::HashMap::new(),
-        }
-    }
-
-    /// The webhook, ready for requests.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub fn prepare(&self, webhook: &Arc<Webhook>) -> Result<Arc<Prepared>, Error> {
-        let prepared = self.prepared.pin();
-        if let Some(found) = prepared.get(&webhook.id)
-            && Arc::ptr_eq(&found.webhook, webhook)
-        {
-            return Ok(Arc::clone(found));
-        }
-        let made = Arc::new(Prepared::of(webhook, &self.keys, &self.guard)?);
-        prepared.insert(webhook.id, Arc::clone(&made));
-        Ok(made)
-    }
-
-    /// The same of a definition that may never be seen again.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub fn prepare_once(&self, webhook: &Arc<Webhook>) -> Result<Arc<Prepared>, Error> {
-        Prepared::of(webhook, &self.keys, &self.guard).map(Arc::new)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
     use bytes::Bytes;
-    use common::clock::{Clock, Manual};
-    use common::egress;
     use proto_schemas::definition::{SEALED_SECRET, Secret, SecretKind, Signature};
-    use proto_schemas::id::{EventKey, ProjectId, SecretId};
+    use proto_schemas::id::{EventKey, ProjectId, SecretId, WebhookId};
     use uuid::Uuid;
 
     use super::*;
+    use crate::clock::{Clock, Manual};
+    use crate::egress;
 
     struct World {
         keys: KeyRing,

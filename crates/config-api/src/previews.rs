@@ -1,0 +1,108 @@
+//! What would be sent: the request that an example event comes to, made as dispatcher makes it, shown and not sent.
+//!
+//! Nothing is stored and no address is looked up. Secrets are opened here to sign with; what is protected is marked as
+//! such in the headers, for whoever shows them.
+
+use std::sync::Arc;
+
+use common::definitions::Subscriber;
+use common::http::Problem;
+use common::model::filter;
+use common::render::Missing;
+use common::request::{self, Prepared, Unsendable};
+use http::HeaderMap;
+use proto_schemas::event::Event;
+use store::projects::Project;
+use store::webhooks::Webhook;
+
+use crate::api::Api;
+use crate::resolve;
+use crate::trials::{self, Sample};
+use crate::webhooks::profile;
+
+/// A request, and what there is to say of it.
+#[derive(Debug)]
+pub struct Preview {
+    /// The event. Its id says that it is none.
+    pub event: Event,
+    /// Where the request would go.
+    pub url: String,
+    /// All its headers but those of the connection; protected ones are sensitive.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: bytes::Bytes,
+    /// What a template looks for in the event and does not find.
+    pub missing: Vec<Missing>,
+    /// Whether the template is the webhook's own.
+    pub own_template: bool,
+    /// Whether the webhook wants such an event.
+    pub matches: Matches,
+}
+
+/// Whether a webhook wants an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matches {
+    /// By its patterns of types.
+    pub events: bool,
+    /// By its attributes.
+    pub attributes: bool,
+    /// By its filter.
+    pub filter: bool,
+}
+
+impl Matches {
+    fn of(subscriber: &Subscriber, event: &Event) -> Self {
+        let data = event.is_json().then(|| serde_json::from_slice(&event.payload).ok());
+        let subject = filter::Subject::new(event, data.flatten());
+        Self {
+            events: subscriber.wants(&event.event_type),
+            attributes: subscriber.finds_attributes(event),
+            filter: subscriber.passes(|| &subject),
+        }
+    }
+
+    /// By all of them.
+    #[must_use]
+    pub const fn all(self) -> bool {
+        self.events && self.attributes && self.filter
+    }
+}
+
+/// Makes a preview of a webhook, stored or not; its secrets are sealed for its id.
+///
+/// # Errors
+/// What is wrong with the sample or, for its event, with the webhook; or a failure of Postgres.
+pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sample) -> Result<Preview, Problem> {
+    let now = api.now();
+    let event = trials::event(api, project, webhook, sample, now).await?;
+    let definition = Arc::new(resolve::webhook(webhook, None, project, profile(api, project)?));
+    let prepared = Prepared::of(&definition, &api.keys, &api.guard).map_err(unusable)?;
+    let (rendered, missing) = prepared.preview(&event).map_err(unsendable)?;
+    let addressed = prepared.address(&event).map_err(unsendable)?;
+    let headers = prepared.headers(&event, &addressed, &rendered, now);
+    Ok(Preview {
+        url: addressed.target.as_str().to_owned(),
+        headers: headers.map_err(unusable)?,
+        body: rendered.body,
+        missing,
+        own_template: webhook.settings.transform.is_some(),
+        matches: Matches::of(&Subscriber::of(&definition), &event),
+        event,
+    })
+}
+
+/// What was allowed when the webhook was saved and is not any more, or is ours to put right.
+fn unusable(error: request::Error) -> Problem {
+    match error {
+        request::Error::Url(refused) => Problem::field("/url", refused.to_string()),
+        error => Problem::internal(error),
+    }
+}
+
+fn unsendable(unsendable: Unsendable) -> Problem {
+    let field = match unsendable {
+        Unsendable::Body(_) => "/transform",
+        Unsendable::Placeholder(_) | Unsendable::Url(_) | Unsendable::Host => "/url",
+    };
+    Problem::field(field, unsendable.to_string())
+}

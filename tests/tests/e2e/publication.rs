@@ -1,0 +1,151 @@
+//! Definitions on their way from the API to where they apply: whatever dies or gets lost, they arrive.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use posthaste_tests::{Cluster, Producer, Receiver, Role, Setup, eventually, eventually_within};
+use proto_schemas::stream::CONFIG_BUCKET;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+/// In which a revoked token is good for nothing any more.
+const REVOKED: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_revoked_token_stops_everywhere_within_five_seconds() {
+    let cluster = Cluster::start().await.unwrap();
+    let admin = &cluster.admin;
+    admin.create_project("acme").await.unwrap();
+    let scopes = json!({ "scopes": ["publish", "read"] });
+    let path = "/v1/projects/acme/tokens";
+    let made = admin.ok(Method::POST, path, Some(&scopes)).await.unwrap();
+    let bearer = admin.with_token(made["token"].as_str().unwrap());
+    let read = async || bearer.call(Method::GET, "/v1/projects/acme", None).await.unwrap().0;
+    let event = json!({ "type": "a.b", "data": {} });
+    let publish = async || bearer.intake("/v1/projects/acme/events", &event).await.unwrap().0;
+    assert_eq!((read().await, publish().await), (StatusCode::OK, StatusCode::ACCEPTED));
+
+    let path = format!("{path}/{}", made["id"].as_str().unwrap());
+    admin.ok(Method::DELETE, &path, None).await.unwrap();
+    assert_eq!(read().await, StatusCode::UNAUTHORIZED, "config-api looks each time");
+    eventually_within(REVOKED, "ingest to refuse the token", || async {
+        (publish().await == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn killing_config_api_at_any_moment_loses_no_definition() {
+    const KILLS: usize = 8;
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    let mut answered = BTreeSet::new();
+    for kill in 0..KILLS {
+        // Several at once, and the kill at another moment each time: after the first answer, after the second, and so on.
+        let (admin, url) = (cluster.admin.clone(), receiver.url.clone());
+        let (sender, mut made) = tokio::sync::mpsc::unbounded_channel();
+        let creators: Vec<_> = (0..4)
+            .map(|creator| {
+                let (admin, url, sender) = (admin.clone(), url.clone(), sender.clone());
+                tokio::spawn(async move {
+                    for n in 0.. {
+                        let name = format!("w{kill}-{creator}-{n}");
+                        let url = format!("{url}/{name}");
+                        match admin.create_webhook("acme", &name, &url, json!({})).await {
+                            Ok(_) => drop(sender.send(name)),
+                            Err(_) => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..=kill {
+            answered.insert(made.recv().await.unwrap());
+        }
+        cluster.kill(Role::ConfigApi).unwrap();
+        drop(sender);
+        futures::future::join_all(creators).await;
+        while let Some(name) = made.recv().await {
+            answered.insert(name);
+        }
+        cluster.restart(Role::ConfigApi).await.unwrap();
+    }
+    cluster.definitions_in_force().await.unwrap();
+    let stored = cluster.admin.list("/v1/projects/acme/webhooks").await.unwrap();
+    let stored: BTreeSet<String> = stored
+        .iter()
+        .map(|webhook| webhook["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(stored.is_superset(&answered), "what was answered is stored");
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    producer.publish("events.acme.a", &[], "1").await.unwrap();
+    eventually("the event at every webhook that is stored", || async {
+        let reached: BTreeSet<String> = receiver
+            .received()
+            .iter()
+            .map(|request| request.path.trim_start_matches("/hook/").to_owned())
+            .collect();
+        (reached == stored).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_emptied_is_filled_again_by_itself() {
+    let setup = Setup {
+        env: vec![("POSTHASTE_RESYNC_INTERVAL", "1s".to_owned())],
+        ..Setup::default()
+    };
+    let mut cluster = Cluster::start_with(setup).await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "one", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = format!("KV_{CONFIG_BUCKET}");
+    jetstream.get_stream(&stream).await.unwrap().purge().await.unwrap();
+    // Who starts now knows what is in the bucket and nothing else.
+    for role in [Role::Ingest, Role::Dispatcher] {
+        cluster.kill(role).unwrap();
+        cluster.restart(role).await.unwrap();
+    }
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    eventually("an event, by definitions that were published again", || async {
+        producer.publish("events.acme.a", &[], "1").await.unwrap();
+        (receiver.count() > 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_lost_is_there_again_when_config_api_has_started() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "old", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream(format!("KV_{CONFIG_BUCKET}")).await.unwrap();
+    cluster.terminate(Role::ConfigApi).await.unwrap();
+    cluster.restart(Role::ConfigApi).await.unwrap();
+    // Those that have been running since before see what changes from now on.
+    let other = Receiver::start().await;
+    cluster
+        .admin
+        .create_webhook("acme", "new", &other.url, json!({}))
+        .await
+        .unwrap();
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    eventually_within(Duration::from_secs(60), "an event at both webhooks", || async {
+        producer.publish("events.acme.a", &[], "1").await.unwrap();
+        (receiver.count() > 0 && other.count() > 0).then_some(())
+    })
+    .await;
+}
