@@ -250,11 +250,14 @@ impl Releaser {
         for claimed in &claimed {
             *taken.entry(claimed.attempt.webhook).or_default() += 1;
         }
-        let next: Vec<(WebhookId, Timestamp)> = paced
-            .into_iter()
-            .map(|(webhook, allowance)| (webhook, allowance.next_at(taken.get(&webhook).copied().unwrap_or(0))))
-            .collect();
-        let drains_at = next.iter().map(|(_, next_at)| *next_at).min();
+        let taken = |webhook: &WebhookId| taken.get(webhook).copied().unwrap_or(0);
+        let next_at = |(webhook, allowance): (&WebhookId, &Allowance)| (*webhook, allowance.next_at(taken(webhook)));
+        let next: Vec<(WebhookId, Timestamp)> = paced.iter().map(next_at).collect();
+        // Where the lane had no room for what the drain allowed, it is the lane that is waited for.
+        let waits = paced
+            .iter()
+            .filter(|(webhook, allowance)| taken(webhook) >= allowance.most);
+        let drains_at = waits.map(next_at).map(|(_, next_at)| next_at).min();
         if claimed.is_empty() {
             transaction.rollback().await?;
             return Ok((0, drains_at));
