@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn every_shipped_schema_compiles_and_every_example_fits() {
         let catalogues = Catalogues::load(&Config::default()).unwrap();
-        assert_eq!(catalogues.names(), "cloudthinker, once, ubiops, uniskai");
+        assert_eq!(catalogues.names(), "cloudthinker, once, posthaste, ubiops, uniskai");
         for catalogue in proto_schemas::catalogue::all() {
             for (name, found) in catalogues.get(catalogue.name).unwrap() {
                 let schema = Schema::compile(&found.schema).unwrap_or_else(|fault| panic!("{name}: {fault}"));
@@ -451,7 +451,10 @@ mod tests {
         assert!(refused().contains("order.placed/example.json: it is not what schema.json asks for"));
         put("example.json", "{}");
         let catalogues = Catalogues::load(&config).unwrap();
-        assert_eq!(catalogues.names(), "cloudthinker, once, shop, ubiops, uniskai");
+        assert_eq!(
+            catalogues.names(),
+            "cloudthinker, once, posthaste, shop, ubiops, uniskai"
+        );
         assert_eq!(catalogues.event_type("shop", "order.placed").unwrap().version, "2");
         put("schema.json", r#"{"type":"thing"}"#);
         assert!(refused().contains("schema.json: /type"), "{}", refused());

@@ -209,6 +209,11 @@ impl Prepared {
         self.headers.clone()
     }
 
+    /// The names of the headers that hold signatures.
+    pub fn signature_headers(&self) -> impl Iterator<Item = HeaderName> {
+        std::iter::once(WEBHOOK_SIGNATURE).chain(self.body_hmac_header.clone())
+    }
+
     /// The headers of one request, made at `now`, signature included. Every secret that is live then signs; a header with
     /// the body's HMAC has room for one, and holds the current one's.
     ///

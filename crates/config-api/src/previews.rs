@@ -79,10 +79,16 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
     let prepared = Prepared::of(&definition, &api.keys, &api.guard).map_err(unusable)?;
     let (rendered, missing) = prepared.preview(&event).map_err(unsendable)?;
     let addressed = prepared.address(&event).map_err(unsendable)?;
-    let headers = prepared.headers(&event, &addressed, &rendered, now);
+    let mut headers = prepared.headers(&event, &addressed, &rendered, now).map_err(unusable)?;
+    // A signature says nothing of its secret, and this one is sent to nobody; the log keeps those that were.
+    for name in prepared.signature_headers() {
+        if let Some(value) = headers.get_mut(name) {
+            value.set_sensitive(false);
+        }
+    }
     Ok(Preview {
         url: addressed.target.as_str().to_owned(),
-        headers: headers.map_err(unusable)?,
+        headers,
         body: rendered.body,
         missing,
         own_template: webhook.settings.transform.is_some(),

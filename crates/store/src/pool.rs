@@ -48,6 +48,9 @@ impl Store {
             // A plan made for no particular values cannot leave out partitions, nor filters that are not given;
             // planning costs microseconds beside batches and pages.
             ("plan_cache_mode", "force_custom_plan"),
+            // Compiling a plan takes a second; statements over all the days' partitions look expensive enough to be
+            // compiled, and are done in milliseconds.
+            ("jit", "off"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(config.database_connections)

@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::routing::get;
 use bytes::Bytes;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -63,6 +64,7 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
     components
         .security_schemes
         .insert("token".to_owned(), RefOr::T(SecurityScheme::Http(scheme)));
+    components.schemas.values_mut().for_each(allow_overlap);
     let mut paths = routes.paths;
     for (path, item) in &mut paths.paths {
         if let Some(post) = item.post.as_mut().filter(|_| about.idempotency_keys) {
@@ -88,6 +90,19 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
         .paths(paths)
         .components(Some(components))
         .build()
+}
+
+/// One of several bodies may be what another is, too: an empty page is a page of anything.
+fn allow_overlap(schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::OneOf(one)) = schema
+        && one.items.iter().all(|item| matches!(item, RefOr::Ref(_)))
+    {
+        let mut any = AnyOfBuilder::new().description(one.description.take());
+        for item in std::mem::take(&mut one.items) {
+            any = any.item(item);
+        }
+        *schema = RefOr::T(Schema::AnyOf(any.build()));
+    }
 }
 
 fn complete_operation(operation: &mut Operation, path: &str, about: &About) {

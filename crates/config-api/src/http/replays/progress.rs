@@ -35,7 +35,7 @@ static WATCHERS: Semaphore = Semaphore::const_new(200);
     path = "/v1/projects/{project}/replays/{replay}/progress",
     operation_id = "watch_replay",
     tag = "Replays",
-    responses((status = 200, description = "The progress, event by event", body = ProgressView, content_type = "text/event-stream"))
+    responses((status = 200, description = "Events; the data of each is a `ReplayProgress`", body = String, content_type = "text/event-stream"))
 )]
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
