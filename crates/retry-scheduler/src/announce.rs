@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::bus::{self, Bus};
 use common::clock::Clock;
+use common::failpoint::{self, Point};
 use futures::future::join_all;
 use proto_schemas::{header, subject};
 use serde_json::json;
@@ -109,11 +110,13 @@ impl Announcer {
                     Err(error) => failure = Some(error),
                 }
             }
+            failpoint::reach(Point::AnnouncePublished);
             let ids: Vec<String> = told.iter().map(|event| event.id.clone()).collect();
             operational_events::delete(&mut transaction, &ids).await?;
             if self.mails {
                 alerts::insert(&mut transaction, &gathered(&told)).await?;
             }
+            failpoint::reach(Point::AnnounceDeleted);
             transaction.commit().await?;
             for event in &told {
                 self.metrics.told(&event.event_type);

@@ -190,9 +190,11 @@ impl Recorder {
         let kept_back = kept_back(rows.accepted.iter().filter(|fact| new.contains(&fact.event.key)));
         let (held, ordered) = (rows.holds, kept_back.iter().any(|row| row.key.is_some()));
         store::pending_deliveries::keep_back(&mut transaction, kept_back, now).await?;
+        failpoint::reach(Point::RecordKept);
         rows.note_health(&mut transaction, &added, &mut raised).await?;
         failpoint::reach(Point::RecordHealth);
         store::operational_events::insert(&mut transaction, &raised).await?;
+        failpoint::reach(Point::RecordRaised);
         transaction.commit().await?;
         failpoint::reach(Point::RecordCommitted);
 

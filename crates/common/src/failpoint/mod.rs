@@ -75,8 +75,12 @@ points! {
     RecordSuperseded = "recorder::superseded",
     /// Within the transaction: deferred deliveries are parked.
     RecordParked = "recorder::parked",
-    /// Within the transaction, at its end: webhooks' health is noted.
+    /// Within the transaction: what has to wait for its turn or for a paused webhook is kept back.
+    RecordKept = "recorder::kept",
+    /// Within the transaction: webhooks' health is noted.
     RecordHealth = "recorder::health",
+    /// Within the transaction, at its end: what is to be told of it is noted.
+    RecordRaised = "recorder::raised",
     /// The transaction is committed; the entries are not acked.
     RecordCommitted = "recorder::committed",
     /// Deliveries that are due are locked.
@@ -105,6 +109,10 @@ points! {
     ReconcileNoted = "reconcile::noted",
     /// The transaction is committed.
     ReconcileCommitted = "reconcile::committed",
+    /// What there is to be told has been published as events; the rows that say so are still there.
+    AnnouncePublished = "announce::published",
+    /// They are gone; the transaction is not committed.
+    AnnounceDeleted = "announce::deleted",
     /// Changed definitions are read from the outbox; nothing is published yet.
     RelayRead = "relay::read",
     /// They are published; the outbox still has them.
