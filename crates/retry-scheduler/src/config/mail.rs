@@ -92,7 +92,13 @@ impl MailConfig {
             "--smtp-url holds no user or password: give them as POSTHASTE_SMTP_USERNAME and POSTHASTE_SMTP_PASSWORD_FILE"
         );
         let is_this_machine = match host {
-            Host::Domain(name) => name == "localhost",
+            // Of schemes that are not the web's, addresses are names to the parser.
+            Host::Domain(name) => {
+                name == "localhost"
+                    || name
+                        .parse()
+                        .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+            }
             Host::Ipv4(address) => address.is_loopback(),
             Host::Ipv6(address) => address.is_loopback(),
         };

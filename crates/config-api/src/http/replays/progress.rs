@@ -13,6 +13,7 @@ use futures::stream;
 use store::replays as rows;
 use store::tokens;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::view::ProgressView;
@@ -26,6 +27,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Answers of this kind at once, in one process: each looks once a second.
 static WATCHERS: Semaphore = Semaphore::const_new(200);
 
+/// A server-sent event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is only described")]
+struct ServerSentEvent {
+    /// `progress` or `done`.
+    event: String,
+    /// JSON.
+    data: String,
+}
+
 /// Watch how far a replay has come
 ///
 /// Server-sent events: `progress` whenever something has changed, once a second at most, and `done` when it is finished or
@@ -35,7 +46,7 @@ static WATCHERS: Semaphore = Semaphore::const_new(200);
     path = "/v1/projects/{project}/replays/{replay}/progress",
     operation_id = "watch_replay",
     tag = "Replays",
-    responses((status = 200, description = "Events; the data of each is a `ReplayProgress`", body = String, content_type = "text/event-stream"))
+    responses((status = 200, description = "Events; the data of each is a `ReplayProgress`", body = ServerSentEvent, content_type = "text/event-stream"))
 )]
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
