@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use common::http::{Body, Code, Json, Path, Problem};
@@ -137,10 +138,12 @@ async fn act(
 ) -> Result<Response, Problem> {
     let (project, caller) = (&within.project, &within.caller);
     let Some((named, action)) = named.rsplit_once(':') else {
-        return Err(Problem::new(
+        let problem = Problem::new(
             Code::MethodNotAllowed,
             format!("to do something with a webhook, put a colon and what after its name: {ACTIONS}"),
-        ));
+        );
+        // RFC 9110 §15.5.6
+        return Ok(([(header::ALLOW, "GET,HEAD,PATCH,DELETE")], problem).into_response());
     };
     let webhook = match action {
         "test" => {
