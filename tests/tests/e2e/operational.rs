@@ -253,8 +253,8 @@ async fn e_mails_say_how_many_deliveries_are_dead_and_are_not_as_many() {
     );
     let body = mail["body"].as_str().unwrap();
     for part in [
-        "Project: acme\n",
-        &format!("Webhook: orders ({})\n", webhook["id"].as_str().unwrap()),
+        "Project: acme",
+        &format!("Webhook: orders ({})", webhook["id"].as_str().unwrap()),
         "(order.paid)",
         "500",
         "To do:",
