@@ -22,6 +22,8 @@ pub struct DeliveryDue {
     pub release: u32,
     /// Set where the request is made to try the webhook.
     pub trial: Option<Trial>,
+    /// How often this attempt was handed out before this release without its end being known.
+    pub handed_out_before: u32,
 }
 
 /// A request made to try a webhook: it is made once and changes no state of the webhook.
@@ -66,6 +68,7 @@ impl DeliveryDue {
             run: self.run,
             attempt: self.attempt,
             release: self.release,
+            handed_out_before: self.handed_out_before,
         }
     }
 
@@ -89,6 +92,7 @@ impl DeliveryDue {
             run: attempt.run,
             attempt: attempt.attempt,
             release: attempt.release,
+            handed_out_before: attempt.handed_out_before,
             trial: trial.map(|trial| wire::Trial {
                 kind: wire::TrialKind::from(trial.kind).into(),
                 webhook: trial.webhook.as_ref().map(|webhook| webhook.to_wire()),
@@ -112,6 +116,7 @@ impl DeliveryDue {
             run: wire.run,
             attempt: wire.attempt,
             release: wire.release,
+            handed_out_before: wire.handed_out_before,
             trial: wire
                 .trial
                 .map(|trial| {

@@ -190,6 +190,9 @@ pub struct AttemptRef {
     pub attempt: u32,
     /// How often the delivery was released from Postgres; 0 straight from ingest.
     pub release: u32,
+    /// How often this attempt was handed out before this release without its end being known: the receiver may have seen
+    /// it as often. Says how much is known of an attempt, and is not part of which one it is.
+    pub handed_out_before: u32,
 }
 
 impl AttemptRef {
@@ -229,6 +232,7 @@ impl AttemptRef {
             attempt: self.attempt,
             release: self.release,
             project_id: self.project.to_wire(),
+            handed_out_before: self.handed_out_before,
         }
     }
 
@@ -244,6 +248,7 @@ impl AttemptRef {
             run: wire.run,
             attempt: wire.attempt,
             release: wire.release,
+            handed_out_before: wire.handed_out_before,
         })
     }
 }

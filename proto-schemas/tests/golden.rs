@@ -81,6 +81,7 @@ fn attempt() -> AttemptRef {
         run: 1,
         attempt: 2,
         release: 3,
+        handed_out_before: 0,
     }
 }
 
@@ -184,9 +185,26 @@ fn a_delivery_is_written_and_read_as_before() {
         attempt: 2,
         release: 3,
         trial: None,
+        handed_out_before: 0,
     };
     let bytes = golden("delivery_due", &due.encode());
     assert_eq!(DeliveryDue::decode(bytes).unwrap(), due);
+
+    let again = DeliveryDue {
+        handed_out_before: 4,
+        ..due
+    };
+    let bytes = golden("delivery_due_again", &again.encode());
+    assert_eq!(DeliveryDue::decode(bytes).unwrap(), again);
+    let deferred = Fact::DeliveryDeferred(DeliveryDeferred {
+        attempt: again.attempt_ref(),
+        reason: "the webhook's lane is full".into(),
+        retry_in: Duration::from_millis(1500),
+        deferred_at: at("2024-01-15T10:30:01Z"),
+        kind: Deferral::Park,
+    });
+    let bytes = golden("delivery_deferred_again", &deferred.encode());
+    assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(deferred)]);
 }
 
 #[test]
@@ -329,6 +347,7 @@ fn added_fields_are_written_and_read_as_before() {
             kind: TrialKind::Test,
             webhook: Some(Box::new(webhook)),
         }),
+        handed_out_before: 0,
     };
     let bytes = golden("delivery_due_trial", &due.encode());
     assert_eq!(DeliveryDue::decode(bytes).unwrap(), due);

@@ -233,6 +233,7 @@ fn duty(event: Event, webhook: &Webhook, trial: Trial) -> DeliveryDue {
         attempt: 1,
         release: 0,
         trial: Some(trial),
+        handed_out_before: 0,
     }
 }
 

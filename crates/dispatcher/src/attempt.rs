@@ -159,10 +159,12 @@ impl Stage {
     /// Works one message.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         let handed_out = message.handed_out;
-        let due = match DeliveryDue::decode(message.payload.clone()) {
+        let mut due = match DeliveryDue::decode(message.payload.clone()) {
             Ok(due) => due,
             Err(error) => return self.tell(&undecodable(&message, &error.to_string())).await,
         };
+        // Whoever had it may have made the request.
+        due.handed_out_before = due.handed_out_before.saturating_add(handed_out.saturating_sub(1));
         if let Some(trial) = &due.trial {
             return self.work_trial(&due, trial, handed_out).await;
         }
@@ -170,7 +172,6 @@ impl Stage {
             Step::Defer(kind, reason, retry_in) => self.defer(&due, kind, reason, retry_in),
             Step::End(class, error) => self.finish(
                 &due,
-                handed_out,
                 None,
                 Made::failed(self.clock.now(), Outcome::FailedForGood, class, error),
             ),
@@ -184,7 +185,7 @@ impl Stage {
                     Admission::Parked(cause, wait) => self.defer(&due, Deferral::Park, cause.as_str(), wait),
                     Admission::Turn(mut turn) => {
                         failpoint::reach(Point::AttemptBegun);
-                        let fact = self.attempt(&due, handed_out, &webhook).await;
+                        let fact = self.attempt(&due, &webhook).await;
                         if let Fact::AttemptFinished(made) = &fact {
                             let (sign, throttled) = classify::sign(made.status, made.error_class, made.retry_after);
                             turn.report(sign, throttled);
@@ -201,7 +202,7 @@ impl Stage {
         self.tell(&fact).await
     }
 
-    async fn attempt(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+    async fn attempt(&self, due: &DeliveryDue, webhook: &Arc<Webhook>) -> Fact {
         let prepared = match due.trial {
             None => self.requests.prepare(webhook),
             Some(_) => self.requests.prepare_once(webhook),
@@ -234,12 +235,12 @@ impl Stage {
             Err(error) => Err(error),
         };
         match made {
-            Ok(made) => self.finish(due, handed_out, Some((webhook, &body)), made),
+            Ok(made) => self.finish(due, Some((webhook, &body)), made),
             Err(error) => {
                 // Ours or the operator's to put right, so it does not use up the receiver's attempts.
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no request can be made");
                 if due.trial.is_some() {
-                    return self.unusable(due, handed_out);
+                    return self.unusable(due);
                 }
                 self.defer(
                     due,
@@ -304,7 +305,7 @@ impl Stage {
         }
     }
 
-    fn finish(&self, due: &DeliveryDue, handed_out: u32, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
+    fn finish(&self, due: &DeliveryDue, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
         let outcome = match made.outcome {
             Outcome::Delivered => "delivered",
             Outcome::Failed | Outcome::FailedForGood => "failed",
@@ -329,7 +330,7 @@ impl Stage {
             response_truncated: made.truncated,
             retry_after: made.retry_after,
             request_sha256: by.map_or_else(Bytes::new, |(_, body)| Bytes::copy_from_slice(&Sha256::digest(body))),
-            handed_out,
+            handed_out: due.handed_out_before.saturating_add(1),
             ladder: by.map_or_else(Vec::new, |(webhook, _)| webhook.ladder.clone()),
             fail_after: by.and_then(|(webhook, _)| webhook.fail_after),
             trial: due.trial.as_ref().map(|trial| trial.kind),

@@ -304,6 +304,7 @@ impl FanOut {
                 run: 0,
                 attempt: 1,
                 release: 0,
+                handed_out_before: 0,
             };
             let stored = self
                 .bus

@@ -123,6 +123,7 @@ mod tests {
                 run: 0,
                 attempt,
                 release: 0,
+                handed_out_before: 0,
             },
             event_id: "evt".into(),
             event_type: "invoice.paid".into(),

@@ -123,6 +123,7 @@ struct Attempts {
     projects: Vec<Uuid>,
     attempts: Vec<i32>,
     releases: Vec<i32>,
+    handed_out_before: Vec<i32>,
 }
 
 impl<'a> FromIterator<&'a AttemptRef> for Attempts {
@@ -135,6 +136,7 @@ impl<'a> FromIterator<&'a AttemptRef> for Attempts {
             arrays.projects.push(reference.project.as_uuid());
             arrays.attempts.push(counter(reference.attempt));
             arrays.releases.push(counter(reference.release));
+            arrays.handed_out_before.push(counter(reference.handed_out_before));
         }
         arrays
     }
@@ -208,7 +210,7 @@ pub async fn step(connection: &mut Connection, steps: Vec<Step>, now: Timestamp)
               AS row (event_key, webhook_id, run, project_id, attempt, release, due_at, reason)
          ON CONFLICT (event_key, webhook_id, run) DO UPDATE
          SET state = excluded.state, reason = excluded.reason, attempt = excluded.attempt,
-             release = greatest(delivery.release, excluded.release), due_at = excluded.due_at,
+             release = greatest(delivery.release, excluded.release), handed_out_before = 0, due_at = excluded.due_at,
              updated_at = excluded.updated_at
          WHERE delivery.state NOT IN ('dead', 'cancelled')
            AND (delivery.attempt < excluded.attempt
@@ -255,19 +257,20 @@ pub async fn defer(connection: &mut Connection, deferred: Vec<Deferred>, now: Ti
     let changed = sqlx::query!(
         "-- pending_deliveries::defer
          INSERT INTO pending_deliveries AS delivery
-                (event_key, webhook_id, run, project_id, state, reason, attempt, release, due_at, updated_at)
+                (event_key, webhook_id, run, project_id, state, reason, attempt, release, handed_out_before, due_at,
+                 updated_at)
          SELECT row.event_key, row.webhook_id, row.run, row.project_id, row.state, row.reason, row.attempt, row.release,
-                row.due_at, $10
-         FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[], $5::integer[], $6::integer[],
-                     $7::timestamptz[], $8::text[], $9::text[])
-              AS row (event_key, webhook_id, run, project_id, attempt, release, due_at, reason, state)
+                row.handed_out_before, row.due_at, $11
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[], $5::integer[], $6::integer[], $7::integer[],
+                     $8::timestamptz[], $9::text[], $10::text[])
+              AS row (event_key, webhook_id, run, project_id, attempt, release, handed_out_before, due_at, reason, state)
          WHERE NOT EXISTS (
              SELECT FROM attempts
              WHERE attempts.event_key = row.event_key AND attempts.webhook_id = row.webhook_id
                AND attempts.run = row.run AND attempts.attempt = row.attempt)
          ON CONFLICT (event_key, webhook_id, run) DO UPDATE
-         SET state = excluded.state, reason = excluded.reason, release = excluded.release, due_at = excluded.due_at,
-             updated_at = excluded.updated_at
+         SET state = excluded.state, reason = excluded.reason, release = excluded.release,
+             handed_out_before = excluded.handed_out_before, due_at = excluded.due_at, updated_at = excluded.updated_at
          WHERE delivery.state NOT IN ('dead', 'cancelled') AND delivery.attempt = excluded.attempt
            AND (delivery.release < excluded.release
                 OR delivery.release = excluded.release AND delivery.state IN ('released', 'scheduled'))
@@ -278,6 +281,7 @@ pub async fn defer(connection: &mut Connection, deferred: Vec<Deferred>, now: Ti
         &row.projects,
         &row.attempts,
         &row.releases,
+        &row.handed_out_before,
         &due_at as _,
         &reasons as _,
         &states as _,
@@ -300,6 +304,7 @@ struct Row {
     project_id: Uuid,
     attempt: i32,
     release: i32,
+    handed_out_before: i32,
 }
 
 impl From<Row> for AttemptRef {
@@ -311,6 +316,7 @@ impl From<Row> for AttemptRef {
             run: from_counter(row.run),
             attempt: from_counter(row.attempt),
             release: from_counter(row.release),
+            handed_out_before: from_counter(row.handed_out_before),
         }
     }
 }
@@ -356,7 +362,7 @@ pub async fn doubtful(connection: &mut Connection, now: Timestamp, limit: u32) -
     let rows = sqlx::query_as!(
         Row,
         "-- pending_deliveries::doubtful
-         SELECT event_key, webhook_id, run, project_id, attempt, release
+         SELECT event_key, webhook_id, run, project_id, attempt, release, handed_out_before
          FROM pending_deliveries
          WHERE state = 'released' AND due_at <= $1
          ORDER BY due_at
@@ -369,8 +375,8 @@ pub async fn doubtful(connection: &mut Connection, now: Timestamp, limit: u32) -
     Ok(rows.into_iter().map(AttemptRef::from).collect())
 }
 
-/// Gives up waiting for releases that got lost: the deliveries are due again at once. What has moved on since, or is
-/// locked, is left as it is; tells how many were rescued.
+/// Gives up waiting for releases that got lost: the deliveries are due again at once, and whoever had them may have made
+/// the request. What has moved on since, or is locked, is left as it is; tells how many were rescued.
 ///
 /// # Errors
 /// Any [`Error`].
@@ -414,7 +420,8 @@ async fn change_released(
              FOR UPDATE OF delivery SKIP LOCKED
          )
          UPDATE pending_deliveries AS delivery
-         SET state = $6, due_at = $7, updated_at = $8
+         SET state = $6, due_at = $7, updated_at = $8,
+             handed_out_before = handed_out_before + CASE WHEN $6 = 'scheduled' THEN 1 ELSE 0 END
          FROM unchanged
          WHERE delivery.event_key = unchanged.event_key AND delivery.webhook_id = unchanged.webhook_id
            AND delivery.run = unchanged.run",

@@ -179,9 +179,10 @@ pub async fn note_missing(
 pub async fn repair(connection: &mut Connection, found_by: Timestamp, now: Timestamp) -> Result<u64, Error> {
     let repaired = sqlx::query!(
         "-- reconciliation::repair
-         INSERT INTO pending_deliveries (event_key, webhook_id, run, project_id, state, reason, attempt, release, due_at,
-                                         updated_at)
-         SELECT event_key, webhook_id, 0, project_id, 'scheduled', 'had got lost on its way; made due again', 1, 0, $2, $2
+         INSERT INTO pending_deliveries (event_key, webhook_id, run, project_id, state, reason, attempt, release,
+                                         handed_out_before, due_at, updated_at)
+         SELECT event_key, webhook_id, 0, project_id, 'scheduled', 'had got lost on its way; made due again', 1, 0, 1,
+                $2, $2
          FROM missing_deliveries WHERE found_at <= $1
          ON CONFLICT DO NOTHING",
         to_sql(found_by),

@@ -25,7 +25,7 @@ const REACHED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Requests that one death of dispatcher may repeat: one lane's for each webhook, and as many again that were over and
 /// not acked yet.
-const REPEATED: usize = 3 * 2 * 10;
+const REPEATED: usize = 4 * 2 * 10;
 
 /// The service that comes to a point.
 fn role(point: Point) -> Role {
@@ -47,6 +47,8 @@ struct World {
     flaky: Receiver,
     /// Asks for a pause every now and then, so that deliveries are parked.
     busy: Receiver,
+    /// Takes everything, one event after the other.
+    orderly: Receiver,
     producer: Producer,
     accepted: BTreeSet<String>,
     /// Events posted to a service that died before it answered, to be posted again.
@@ -68,7 +70,7 @@ fn counted() -> impl Fn(&Received) -> usize + Send + Sync {
 
 impl World {
     async fn start(cluster: &Cluster, project: &str) -> Self {
-        let steady = Receiver::start().await;
+        let (steady, orderly) = (Receiver::start().await, Receiver::start().await);
         let before = counted();
         let flaky = Receiver::scripted(move |request, _| match before(request) {
             0 => Answer::status(500),
@@ -88,9 +90,16 @@ impl World {
         })
         .await;
         cluster.admin.create_project(project).await.unwrap();
-        for (name, receiver) in [("steady", &steady), ("flaky", &flaky), ("busy", &busy)] {
+        let webhooks = [
+            ("steady", &steady, json!(null)),
+            ("flaky", &flaky, json!(null)),
+            ("busy", &busy, json!(null)),
+            ("orderly", &orderly, json!({ "by": "webhook" })),
+        ];
+        for (name, receiver, ordering) in webhooks {
             let more = json!({
                 "events": ["order.*"],
+                "ordering": ordering,
                 "retry": { "delays": ["0s", "1s", "1s", "1s", "1s", "1s"] },
                 "fail_after": 0,
             });
@@ -104,6 +113,7 @@ impl World {
             steady,
             flaky,
             busy,
+            orderly,
             producer: Producer::connect(&cluster.nats.url()).await.unwrap(),
             accepted: BTreeSet::new(),
             unanswered: Vec::new(),
@@ -229,7 +239,12 @@ impl World {
         cluster.definitions_in_force().await.unwrap();
         self.traffic(cluster).await;
         assert!(self.unanswered.is_empty());
-        let webhooks = [("steady", &self.steady), ("flaky", &self.flaky), ("busy", &self.busy)];
+        let webhooks = [
+            ("steady", &self.steady),
+            ("flaky", &self.flaky),
+            ("busy", &self.busy),
+            ("orderly", &self.orderly),
+        ];
         let done = Done {
             project: &self.project,
             accepted: &self.accepted,
@@ -239,6 +254,27 @@ impl World {
         at_rest(cluster, &done).await;
         let received = self.steady.received();
         assert!(received.last().unwrap().headers.contains_key("x-last"));
+        self.is_orderly(cluster).await;
+    }
+
+    /// Whether each event came to the webhook that wants them in order after all that were accepted before it.
+    async fn is_orderly(&self, cluster: &Cluster) {
+        let path = format!("/v1/projects/{}/events", self.project);
+        let events = cluster.admin.list(&path).await.unwrap();
+        let accepted = events
+            .iter()
+            .rev()
+            .map(|event| event["id"].as_str().unwrap().to_owned());
+        let accepted: Vec<String> = accepted.filter(|id| self.accepted.contains(id)).collect();
+        let mut came: Vec<String> = Vec::new();
+        for request in self.orderly.received() {
+            let id = request.event_id();
+            // What comes again may be the one that came last, and no other.
+            if came.last() != Some(&id) {
+                came.push(id);
+            }
+        }
+        assert_eq!(came, accepted);
     }
 }
 

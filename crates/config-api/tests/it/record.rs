@@ -67,6 +67,7 @@ impl Recorded {
             run: 0,
             attempt,
             release: 0,
+            handed_out_before: 0,
         }
     }
 

@@ -53,13 +53,13 @@ impl Stage {
             Step::LookAgain => Verdict::Again(NOT_KNOWN),
             Step::End(class, error) => {
                 let made = Made::failed(self.clock.now(), Outcome::FailedForGood, class, error);
-                self.tell(&self.finish(due, handed_out, None, made)).await
+                self.tell(&self.finish(due, None, made)).await
             }
             Step::Send(webhook) => {
                 let turn = self.lanes.aside();
                 let fact = match trial.kind {
-                    TrialKind::Test => self.attempt(due, handed_out, &webhook).await,
-                    TrialKind::Check => self.check(due, handed_out, &webhook).await,
+                    TrialKind::Test => self.attempt(due, &webhook).await,
+                    TrialKind::Check => self.check(due, &webhook).await,
                 };
                 failpoint::reach(Point::TrialMade);
                 let verdict = self.tell(&fact).await;
@@ -69,7 +69,7 @@ impl Stage {
         }
     }
 
-    async fn check(&self, due: &DeliveryDue, handed_out: u32, webhook: &Arc<Webhook>) -> Fact {
+    async fn check(&self, due: &DeliveryDue, webhook: &Arc<Webhook>) -> Fact {
         let made = match self.requests.prepare_once(webhook) {
             Ok(prepared) => self.get(&prepared).await,
             Err(Error::Url(refused)) => Made::failed(
@@ -80,10 +80,10 @@ impl Stage {
             ),
             Err(error) => {
                 tracing::error!(webhook = %webhook.id, error = &error as &dyn std::error::Error, "no check can be made");
-                return self.unusable(due, handed_out);
+                return self.unusable(due);
             }
         };
-        self.finish(due, handed_out, Some((webhook, &Bytes::new())), made)
+        self.finish(due, Some((webhook, &Bytes::new())), made)
     }
 
     async fn get(&self, prepared: &Prepared) -> Made {
@@ -114,14 +114,14 @@ impl Stage {
     }
 
     /// What a trial comes to of which no request can be made.
-    pub(super) fn unusable(&self, due: &DeliveryDue, handed_out: u32) -> Fact {
+    pub(super) fn unusable(&self, due: &DeliveryDue) -> Fact {
         let made = Made::failed(
             self.clock.now(),
             Outcome::FailedForGood,
             ErrorClass::Webhook,
             "the webhook's definition cannot be used; its operator's log says why".to_owned(),
         );
-        self.finish(due, handed_out, None, made)
+        self.finish(due, None, made)
     }
 }
 

@@ -25,6 +25,7 @@ fn fact(second: u64, status: u16) -> AttemptFinished {
             run: 0,
             attempt: 1,
             release: 0,
+            handed_out_before: 0,
         },
         event_id: "evt".into(),
         event_type: "invoice.paid".into(),

@@ -23,6 +23,7 @@ fn attempt() -> AttemptRef {
         run: 0,
         attempt: 6,
         release: 5,
+        handed_out_before: 0,
     }
 }
 

@@ -46,6 +46,7 @@ async fn a_scheduled_delivery_is_released_when_it_is_due_and_not_before() {
             attempt: 2,
             release: 1,
             trial: None,
+            handed_out_before: 0,
         }]
     );
     assert_eq!(found[0].attempt_ref(), next);
@@ -164,6 +165,30 @@ async fn a_lane_that_has_no_room_is_left_alone_until_it_said_it_may() {
     ledger.clock.advance(Duration::from_secs(2));
     releaser.look().await.unwrap();
     assert_eq!(duties(&bus).await, 6);
+}
+
+#[tokio::test]
+async fn how_often_an_attempt_was_handed_out_is_known_over_its_releases_and_not_beyond_it() {
+    let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
+    let bus = nats.bus().await;
+    let releaser = ledger.releaser(&bus, 3);
+    let handed_out = AttemptRef {
+        handed_out_before: 2,
+        ..first(1, webhook(1))
+    };
+    ledger
+        .record(&[accepted(key(1), &[webhook(1)]), deferred(handed_out)])
+        .await;
+    ledger.clock.advance(Duration::from_secs(2));
+    releaser.look().await.unwrap();
+    let again = take(&bus, 1).await.remove(0);
+    assert_eq!((again.release, again.handed_out_before), (1, 2));
+
+    ledger.record(&[failed(again.attempt_ref())]).await;
+    ledger.clock.advance(Duration::from_secs(70));
+    releaser.look().await.unwrap();
+    let next = take(&bus, 1).await.remove(0);
+    assert_eq!((next.attempt, next.handed_out_before), (2, 0));
 }
 
 #[tokio::test]

@@ -327,6 +327,7 @@ pub(crate) fn first(number: u64, webhook: WebhookId) -> AttemptRef {
         run: 0,
         attempt: 1,
         release: 0,
+        handed_out_before: 0,
     }
 }
 

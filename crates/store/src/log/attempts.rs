@@ -181,6 +181,7 @@ impl From<Row> for Attempt {
                 run: row.run.unsigned_abs(),
                 attempt: row.attempt.unsigned_abs(),
                 release: 0,
+                handed_out_before: 0,
             },
             event_id: row.event_id,
             event_type: row.event_type,

@@ -39,7 +39,7 @@ pub async fn claim_scheduled(
     let rows = sqlx::query_as!(
         Row,
         "-- pending_deliveries::claim_scheduled
-         SELECT event_key, webhook_id, run, project_id, attempt, release
+         SELECT event_key, webhook_id, run, project_id, attempt, release, handed_out_before
          FROM pending_deliveries
          WHERE state = 'scheduled' AND due_at <= $1
            AND EXISTS (SELECT FROM events WHERE events.key = pending_deliveries.event_key)
@@ -101,7 +101,8 @@ pub async fn claim_parked(
              WHERE waiting.webhook_id IS NOT NULL
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
-                head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
+                head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!",
+                head.handed_out_before AS "handed_out_before!"
          FROM room
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
@@ -250,7 +251,7 @@ pub async fn claim_held(
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
                 head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!",
-                head.order_key IS NOT NULL AS "ordered!"
+                head.handed_out_before AS "handed_out_before!", head.order_key IS NOT NULL AS "ordered!"
          FROM room
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
@@ -281,6 +282,7 @@ pub async fn claim_held(
                 project_id: row.project_id,
                 attempt: row.attempt,
                 release: row.release,
+                handed_out_before: row.handed_out_before,
             }),
         })
         .collect())
@@ -325,7 +327,8 @@ pub async fn claim_ordered(
                  WHERE lane.due_at > $6)
          )
          SELECT head.event_key AS "event_key!", head.webhook_id AS "webhook_id!", head.run AS "run!",
-                head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!"
+                head.project_id AS "project_id!", head.attempt AS "attempt!", head.release AS "release!",
+                head.handed_out_before AS "handed_out_before!"
          FROM room
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery

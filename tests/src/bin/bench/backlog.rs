@@ -16,6 +16,9 @@ use crate::sink::Sink;
 
 /// Events a second to the others.
 const RATE: u64 = 200;
+/// Events a second to the dead receiver, until there are as many as asked for. Faster than they can be fanned out would
+/// measure what a burst costs the project it belongs to.
+const COMING: u64 = 2_000;
 
 /// The others' latency and every process' memory without a backlog, while it comes, and beside it.
 pub(crate) async fn measure(
@@ -38,7 +41,7 @@ pub(crate) async fn measure(
     let before = accounts.resident()?;
     let begun = Instant::now();
     let coming = async {
-        load.pour(parked, "backlog").await?;
+        load.pour(parked, COMING, "backlog").await?;
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
             let path = "/v1/projects/bench/reconciliation";

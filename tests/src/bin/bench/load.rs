@@ -49,8 +49,15 @@ impl Load {
     }
 
     async fn publish(&self, n: u64, event_type: &str) -> anyhow::Result<PublishAckFuture> {
+        let id = format!("{}:e{n}", self.project);
+        self.publish_as(Some(id), event_type).await
+    }
+
+    async fn publish_as(&self, id: Option<String>, event_type: &str) -> anyhow::Result<PublishAckFuture> {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{}:e{n}", self.project));
+        if let Some(id) = id {
+            headers.insert("Nats-Msg-Id", id);
+        }
         let subject = format!("events.{}.{event_type}", self.project);
         Ok(self
             .jetstream
@@ -86,12 +93,14 @@ impl Load {
         Ok(messages)
     }
 
-    /// As fast as the system takes it, for `window`; measured after a fifth of it.
+    /// As fast as the system takes it, for `window`; measured after a fifth of it. The events have ids of their
+    /// producer's, or none.
     pub(crate) async fn saturate(
         &self,
         sink: &Sink,
         window: Duration,
         accounts: &Accounts,
+        with_ids: bool,
         event_type: impl Fn(u64) -> String,
     ) -> anyhow::Result<Saturated> {
         let before = sink.delivered();
@@ -109,7 +118,8 @@ impl Load {
                 continue;
             }
             let n = self.next.fetch_add(1, Ordering::Relaxed);
-            acks.push_back(self.publish(n, &event_type(n)).await?);
+            let id = with_ids.then(|| format!("{}:e{n}", self.project));
+            acks.push_back(self.publish_as(id, &event_type(n)).await?);
             published += 1;
             if acks.len() >= WINDOW
                 && let Some(ack) = acks.pop_front()
@@ -163,10 +173,12 @@ impl Load {
         })
     }
 
-    /// Publishes `count` events of one type as fast as they are taken.
-    pub(crate) async fn pour(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
+    /// Publishes `count` events of one type, `rate` a second.
+    pub(crate) async fn pour(&self, count: u64, rate: u64, event_type: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
         let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
-        for _ in 0..count {
+        for i in 0..count {
+            tokio::time::sleep_until(began + Duration::from_secs(i) / u32::try_from(rate)?).await;
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             acks.push_back(self.publish(n, event_type).await?);
             if acks.len() >= WINDOW

@@ -104,11 +104,15 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     cluster.definitions_in_force().await?;
     if args.wants("saturation") {
-        println!(
-            "\nsaturation: {} webhooks, {} B events, {window:?}",
-            args.webhooks, args.bytes
-        );
-        saturation(&args, &cluster, &load, &sink, window, bare).await?;
+        for with_ids in [true, false] {
+            println!(
+                "\nsaturation: {} webhooks, {} B events {} ids of their producer's, {window:?}",
+                args.webhooks,
+                args.bytes,
+                if with_ids { "with" } else { "without" },
+            );
+            saturation(&args, &cluster, &load, &sink, window, with_ids, bare).await?;
+        }
     }
     if args.wants("light") {
         for rate in [50, 200] {
@@ -145,11 +149,12 @@ async fn saturation(
     load: &Load,
     sink: &Sink,
     window: Duration,
+    with_ids: bool,
     bare: Option<f64>,
 ) -> anyhow::Result<()> {
     let accounts = Accounts::of(cluster)?;
     let measured = load
-        .saturate(sink, window, &accounts, |n| {
+        .saturate(sink, window, &accounts, with_ids, |n| {
             format!("quick.{}", n as usize % args.webhooks)
         })
         .await?;

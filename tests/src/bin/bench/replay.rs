@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
+use jiff::Timestamp;
 use posthaste_tests::Cluster;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -43,6 +44,9 @@ pub(crate) async fn measure(
     load.fill(sink, deliveries, |n| format!("replayed.{}", n % REPLAYED))
         .await?;
 
+    // What follows is not part of the replay.
+    let filled_at = Timestamp::now();
+
     // Every second event goes to a webhook that the replay goes to as well.
     let live = |n: u64| match n % 2 {
         0 => format!("live.{}", n / 2 % LIVE),
@@ -53,7 +57,7 @@ pub(crate) async fn measure(
     let alone = load.open_loop(sink, RATE, window, live).await?;
     println!("  alone:           {}", report::latency(&alone));
 
-    let body = json!({ "states": ["delivered"], "types": ["replayed.*"] });
+    let body = json!({ "states": ["delivered"], "types": ["replayed.*"], "until": filled_at });
     let path = "/v1/projects/bench/replays";
     let replay = cluster.admin.ok(Method::POST, path, Some(&body)).await?;
     let path = format!("{path}/{}", replay["id"].as_str().context("no id")?);
