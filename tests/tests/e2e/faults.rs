@@ -315,7 +315,6 @@ fn rounds(points: impl Iterator<Item = Point>) -> Vec<Vec<Point>> {
 }
 
 #[tokio::test]
-#[ignore = "it does not pass every time yet: `make faults`"]
 async fn whichever_step_processes_die_after_nothing_is_lost_and_every_point_is_reached() {
     let traces = tempfile::tempdir().unwrap();
     let mut cluster = cluster(traces.path()).await;
