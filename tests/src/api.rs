@@ -41,6 +41,12 @@ impl Api {
         }
     }
 
+    /// The same without any.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        self.with_token("")
+    }
+
     /// One request to config-api, whatever comes of it.
     ///
     /// # Errors
@@ -80,7 +86,10 @@ impl Api {
     }
 
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        let mut request = self.http.request(method, url);
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

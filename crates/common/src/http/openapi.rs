@@ -18,6 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use super::problem::Written as ProblemBody;
 use super::problem::{self, Code, FieldError};
+use crate::token::Scope;
 
 /// Where a document is served.
 pub const PATH: &str = "/openapi.json";
@@ -33,6 +34,8 @@ pub struct About {
     pub tags: &'static [(&'static str, &'static str)],
     /// The variables of paths, and what they stand for.
     pub variables: &'static [(&'static str, &'static str)],
+    /// The scope that a token needs to read, and the one to do anything else. Where it is another, the handler says so.
+    pub scopes: [Scope; 2],
     /// Whether a POST may have an `Idempotency-Key`.
     pub idempotency_keys: bool,
 }
@@ -58,7 +61,8 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A token of a project, or the administrator's. `Authorization: Token …` does as well.",
+            "A token of a project, or the administrator's. `Authorization: Token …` does as well. Each operation says \
+             which scope it needs; where it names none, any token will do.",
         ))
         .build();
     components
@@ -73,15 +77,18 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
         if let Some(get) = item.get.as_mut().filter(|get| is_tagged(get)) {
             allow_if_none_match(get);
         }
+        let [to_read, to_change] = about.scopes;
         let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.patch,
-            &mut item.delete,
+            (&mut item.get, to_read),
+            (&mut item.put, to_change),
+            (&mut item.post, to_change),
+            (&mut item.patch, to_change),
+            (&mut item.delete, to_change),
         ];
-        for operation in operations.into_iter().flatten() {
-            complete_operation(operation, path, about);
+        for (operation, scope) in operations {
+            if let Some(operation) = operation {
+                complete_operation(operation, path, scope, about);
+            }
         }
     }
     OpenApiBuilder::new()
@@ -105,13 +112,12 @@ fn allow_overlap(schema: &mut RefOr<Schema>) {
     }
 }
 
-fn complete_operation(operation: &mut Operation, path: &str, about: &About) {
+fn complete_operation(operation: &mut Operation, path: &str, scope: Scope, about: &About) {
     let parameters = operation.parameters.get_or_insert_default();
     let mut codes = vec![Code::TooManyRequests, Code::Internal, Code::Unavailable];
-    let is_public = operation.security.as_ref().is_some_and(Vec::is_empty);
-    if !is_public {
+    let needed = || vec![SecurityRequirement::new("token", [scope.to_string()])];
+    if !operation.security.get_or_insert_with(needed).is_empty() {
         codes.extend([Code::Unauthenticated, Code::MissingScope]);
-        operation.security = Some(vec![SecurityRequirement::new("token", [] as [&str; 0])]);
     }
     if parameters.iter().any(|it| is_in(it, &ParameterIn::Query)) {
         codes.push(Code::MalformedQuery);

@@ -33,6 +33,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use common::http::openapi::{self, About};
 use common::http::{Problem, conditional, rate_limit};
+use common::token::Scope;
 use proto_schemas::id::{ProjectId, WebhookId};
 use store::{Connection, webhooks as rows};
 use utoipa_axum::router::OpenApiRouter;
@@ -88,6 +89,7 @@ const ABOUT: About = About {
         ("profile", "The profile's name."),
         ("template", "The template's name."),
     ],
+    scopes: [Scope::Read, Scope::Configure],
     idempotency_keys: true,
 };
 

@@ -122,6 +122,7 @@ impl From<Project> for ProjectView {
     post,
     path = "/v1/projects",
     operation_id = "create_project",
+    security(("token" = ["admin"])),
     tag = "Projects",
     request_body = NewProject,
     responses(

@@ -80,6 +80,7 @@ pub(super) async fn list(
     get,
     path = "/v1/rejected-events",
     operation_id = "list_all_rejected_events",
+    security(("token" = ["admin"])),
     tag = "Record",
     params(PageQuery),
     responses((status = 200, description = "A page of rejected messages, newest first", body = Page<RejectedEventView>)),

@@ -92,6 +92,7 @@ impl From<Token> for TokenView {
     post,
     path = "/v1/projects/{project}/tokens",
     operation_id = "create_token",
+    security(("token" = ["admin"])),
     tag = "Tokens",
     request_body = NewToken,
     responses((status = 201, description = "The token", body = CreatedToken)),
@@ -149,6 +150,7 @@ pub(super) async fn create(
     get,
     path = "/v1/projects/{project}/tokens",
     operation_id = "list_tokens",
+    security(("token" = ["admin"])),
     tag = "Tokens",
     params(PageQuery),
     responses((status = 200, description = "A page of tokens that are not revoked, newest first", body = Page<TokenView>)),
@@ -175,6 +177,7 @@ pub(super) async fn list(
     get,
     path = "/v1/projects/{project}/tokens/{token}",
     operation_id = "show_token",
+    security(("token" = ["admin"])),
     tag = "Tokens",
     responses((status = 200, description = "The token, without the token itself", body = TokenView, headers(("etag" = String, description = "Its version")))),
 )]
@@ -197,6 +200,7 @@ pub(super) async fn show(
     delete,
     path = "/v1/projects/{project}/tokens/{token}",
     operation_id = "revoke_token",
+    security(("token" = ["admin"])),
     tag = "Tokens",
     responses((status = 204, description = "It is revoked")),
 )]

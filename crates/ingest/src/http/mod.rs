@@ -57,6 +57,7 @@ const ABOUT: About = About {
     description: "Where events are published. All else is in the document of the service `config-api`.",
     tags: &[("Events", "What happened.")],
     variables: &[("project", "The project's name or id.")],
+    scopes: [Scope::Publish; 2],
     idempotency_keys: false,
 };
 
