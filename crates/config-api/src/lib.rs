@@ -14,6 +14,7 @@
 //! - [`resolve`]: rows and profile → definition (pure)
 //! - [`actions`]: pausing, resuming, restarting and checking one
 //! - [`secrets`]: what requests are signed with: made, rotated and erased
+//! - [`reseal`]: what an older encryption key seals → the same under the current one
 //! - [`replays`]: orders to make deliveries again, and to put dead letters away
 //! - [`trials`]: requests made to try a webhook
 //! - [`previews`]: requests shown and not made
@@ -36,6 +37,7 @@ pub mod http;
 pub mod previews;
 pub mod relay;
 pub mod replays;
+pub mod reseal;
 pub mod resolve;
 pub mod secrets;
 pub mod streams;
@@ -146,6 +148,7 @@ impl Service for ConfigApi {
             watch_postgres(store.clone(), self.health, stop.clone()),
             forget_keys(Arc::clone(&self.api), stop.clone()),
             secrets::keep_erasing(&self.api, &stop),
+            reseal::keep_resealing(&self.api, &stop),
         );
         store.close().await;
         Ok(())

@@ -11,7 +11,8 @@
 //! values a key, NIST SP 800-38D §8.3). Its [`Context`], which project, object and field it belongs to, is
 //! authenticated with it: a value copied into another row does not open.
 //!
-//! To change keys, put a new one first in the ring and keep the old ones behind it until nothing is sealed with them.
+//! To change keys, put a new one first in the ring and keep the old ones behind it until nothing is sealed with them:
+//! config-api seals anew what they seal.
 
 mod config;
 
@@ -187,8 +188,21 @@ impl KeyRing {
     /// Whether `sealed` was made with the current key. What was not is to be sealed again before its key is taken away.
     #[must_use]
     pub fn is_current(&self, sealed: &str) -> bool {
-        parts(sealed).is_some_and(|(id, ..)| id == self.current.id)
+        key_of(sealed).is_some_and(|id| id == self.current.id)
     }
+
+    /// Whether the key that `sealed` was made with is in the ring.
+    #[must_use]
+    pub fn holds_key_of(&self, sealed: &str) -> bool {
+        let mut keys = std::iter::once(&self.current).chain(&self.older);
+        key_of(sealed).is_some_and(|id| keys.any(|key| key.id == id))
+    }
+}
+
+/// The id of the key that `sealed` was made with; `None` where it is no sealed value.
+#[must_use]
+pub fn key_of(sealed: &str) -> Option<&str> {
+    parts(sealed).map(|(id, ..)| id)
 }
 
 impl fmt::Debug for KeyRing {

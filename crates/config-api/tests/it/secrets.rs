@@ -1,10 +1,11 @@
 //! Secrets over REST: rotated, shown once, erased.
 
-use proto_schemas::definition::SecretKind;
+use common::crypto::key_of;
+use proto_schemas::definition::{HeaderValue, SecretKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::support::{World, defined, key, simple, until};
+use super::support::{KEYS, World, defined, key, simple, until};
 
 const HOOK: &str = "/v1/projects/shop/webhooks/slack";
 
@@ -102,5 +103,57 @@ async fn what_has_expired_is_erased_from_the_database_and_from_nats() {
     let rows = store::webhooks::by_ids(&mut store.connection().await.unwrap(), &[definition.id]).await;
     let row = rows.unwrap().remove(0);
     assert_eq!((row.secrets.len(), row.sealed_secret, row.revision), (1, None, 2));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away() {
+    const NEW: &str = "k2:Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+    let world = World::new().await;
+    let service = world.start().await;
+    let (client, bucket) = (&service.client, world.bucket().await);
+    let project = client.post("/v1/projects", json!({ "name": "shop" })).await;
+    let mut wanted = simple("slack");
+    wanted["headers"] =
+        json!([{ "key": "Authorization", "value": "Bearer hidden" }, { "key": "x-team", "value": "a" }]);
+    let webhook = client.post("/v1/projects/shop/webhooks", wanted).await;
+    let (rotate, rotation) = (
+        format!("{HOOK}:rotate-secret"),
+        json!({ "overlap": "1h", "kind": "v1a" }),
+    );
+    client.call(Method::POST, &rotate, Some(rotation)).await;
+    let before = client.get(HOOK).await;
+    let key = key(&project, &webhook);
+    let sealed = async || {
+        let definition = defined(&bucket, &key).await.unwrap();
+        let headers = definition.headers.iter().filter_map(|header| match &header.value {
+            HeaderValue::Sealed(sealed) => Some(sealed.clone()),
+            HeaderValue::Plain(_) => None,
+        });
+        let secrets = definition.secrets.iter().map(|secret| secret.sealed.clone());
+        headers
+            .chain(secrets)
+            .chain(definition.sealed_secret.clone())
+            .collect::<Vec<String>>()
+    };
+    let under = |sealed: &[String], key: &str| sealed.iter().filter(|it| key_of(it) == Some(key)).count();
+    assert_eq!(under(&sealed().await, "k1"), 4);
+    service.stop().await;
+
+    let service = world.start_with_keys(&format!("{NEW},{KEYS}")).await;
+    until("everything sealed with the new key", async || {
+        under(&sealed().await, "k2") == 4
+    })
+    .await;
+    assert_eq!(service.client.get(HOOK).await, before, "nobody has changed anything");
+    service.stop().await;
+
+    // Without the old key, everything is as before: the preview opens what it signs with.
+    let service = world.start_with_keys(NEW).await;
+    let preview = format!("{HOOK}:preview");
+    let (status, preview) = service.client.call(Method::POST, &preview, Some(json!({}))).await;
+    assert_eq!(status, StatusCode::OK, "{preview}");
+    assert!(preview.to_string().contains("webhook-signature"), "{preview}");
+    assert_eq!(service.client.get(HOOK).await, before);
     service.stop().await;
 }

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const ADMIN: &str = "the-administrators-token";
-const KEYS: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const KEYS: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[derive(clap::Parser)]
 struct Arguments {
@@ -62,10 +62,10 @@ impl World {
     }
 
     fn config(&self, admin_token: &str) -> Config {
-        self.config_with(admin_token, &[])
+        self.config_with(admin_token, KEYS, &[])
     }
 
-    fn config_with(&self, admin_token: &str, more: &[&str]) -> Config {
+    fn config_with(&self, admin_token: &str, keys: &str, more: &[&str]) -> Config {
         let url = self.nats.url();
         let arguments = [
             "config-api",
@@ -74,7 +74,7 @@ impl World {
             "--database-url",
             &self.database,
             "--encryption-keys",
-            KEYS,
+            keys,
             "--admin-token",
             admin_token,
         ];
@@ -92,7 +92,12 @@ impl World {
 
     /// A config-api with further arguments.
     pub(crate) async fn start_with(&self, more: &[&str]) -> Service {
-        Self::run(self.config_with(ADMIN, more), ADMIN).await
+        Self::run(self.config_with(ADMIN, KEYS, more), ADMIN).await
+    }
+
+    /// A config-api with these encryption keys.
+    pub(crate) async fn start_with_keys(&self, keys: &str) -> Service {
+        Self::run(self.config_with(ADMIN, keys, &[]), ADMIN).await
     }
 
     async fn run(config: Config, admin_token: &str) -> Service {
