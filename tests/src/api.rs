@@ -4,6 +4,8 @@ use anyhow::{Context as _, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::Canaries;
+
 /// A client with one token. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -13,6 +15,8 @@ pub struct Api {
     /// Base URL of ingest.
     pub ingest: String,
     token: String,
+    /// What this client and its likes gave away and were given, and no other answer may hold.
+    pub canaries: Canaries,
 }
 
 impl Api {
@@ -29,6 +33,7 @@ impl Api {
             api: api.to_owned(),
             ingest: ingest.to_owned(),
             token: token.to_owned(),
+            canaries: Canaries::default(),
         }
     }
 
@@ -86,7 +91,7 @@ impl Api {
     }
 
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, url);
+        let mut request = self.http.request(method.clone(), url);
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
         }
@@ -96,11 +101,21 @@ impl Api {
         let response: Response = request.send().await?;
         let status = response.status();
         let text = response.text().await?;
-        let body = match text.is_empty() {
+        // Whoever makes a secret is shown it, once.
+        if method != Method::POST {
+            let found = self.canaries.plain(&text);
+            ensure!(found.is_empty(), "{method} {url} gives away {found:?}: {text}");
+        }
+        let answer: Value = match text.is_empty() {
             true => Value::Null,
             false => serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))?,
         };
-        Ok((status, body))
+        let place = url.rsplit('/').next().unwrap_or_default();
+        self.canaries.add_all(place, &answer);
+        if let Some(body) = body {
+            self.canaries.add_all(place, body);
+        }
+        Ok((status, answer))
     }
 
     /// Every server-sent event of an answer, to its end: name and data.

@@ -48,7 +48,8 @@ impl Role {
 pub struct Setup {
     /// Further environment variables of every service.
     pub env: Vec<(&'static str, String)>,
-    /// Whether Postgres waits for the disk, as it does in production; a test's data need not survive a power cut.
+    /// Whether Postgres waits for the disk, as it does in production; a test's data need not survive a power cut. What
+    /// such a cluster has written is for measuring, and not searched for secrets.
     pub durable: bool,
 }
 
@@ -64,6 +65,8 @@ pub struct Cluster {
     /// The client of an administrator.
     pub admin: Api,
     env: Vec<(&'static str, String)>,
+    /// Whether what it has written is searched for secrets at its end.
+    is_searched: bool,
     // Last, so that it goes last.
     folder: Folder,
 }
@@ -124,6 +127,7 @@ impl Cluster {
             admin,
             env,
             folder,
+            is_searched: !setup.durable,
         };
         for role in Role::ALL {
             cluster.spawn(role, "127.0.0.1:0", &[])?;
@@ -132,6 +136,11 @@ impl Cluster {
             cluster.wait_ready(role).await?;
         }
         cluster.admin = Api::new(&cluster.url(Role::ConfigApi)?, &cluster.url(Role::Ingest)?, ADMIN_TOKEN);
+        cluster.admin.canaries.add("administrator's token", ADMIN_TOKEN);
+        cluster
+            .admin
+            .canaries
+            .add("encryption key", secrecy::ExposeSecret::expose_secret(&key));
         Ok(cluster)
     }
 
@@ -407,6 +416,9 @@ impl Drop for Cluster {
                 eprintln!("--- {} (its last lines)", role.name());
                 lines.iter().rev().for_each(|line| eprintln!("{line}"));
             }
+        } else if self.is_searched {
+            let found = self.admin.canaries.find_below(self.folder.path());
+            assert!(found.is_empty(), "secrets were kept: {found:#?}");
         }
     }
 }

@@ -2,9 +2,11 @@
 //! Postgres, scripted receivers, and a small client.
 //!
 //! Everything is private to one [`Cluster`] and gone with it. Nothing waits for a fixed time: [`eventually`] looks again
-//! until a condition holds or a deadline has passed.
+//! until a condition holds or a deadline has passed. When a cluster goes, all that it has written is searched for secrets
+//! ([`Canaries`]).
 
 mod api;
+mod canaries;
 mod cluster;
 mod invariants;
 mod producer;
@@ -12,6 +14,7 @@ mod receiver;
 mod wait;
 
 pub use api::Api;
+pub use canaries::Canaries;
 pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
 pub use invariants::{Done, at_rest};
 pub use producer::Producer;
