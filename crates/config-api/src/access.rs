@@ -21,6 +21,7 @@ use store::{Connection, projects, tokens};
 use uuid::Uuid;
 
 use crate::api::{Api, failed};
+use crate::audit;
 
 /// Whoever bears the request's token.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Caller {
     /// The one project it is good for; `None` for every project.
     pub project: Option<ProjectId>,
     scopes: Vec<Scope>,
+    /// The entry of the request in the audit trail, where it has one.
+    pub(crate) entry: Option<Uuid>,
 }
 
 impl Caller {
@@ -97,6 +100,7 @@ impl Caller {
             token: token.id,
             project: token.project,
             scopes,
+            entry: None,
         })
     }
 }
@@ -117,15 +121,17 @@ impl FromRequestParts<Arc<Api>> for Administrator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, api).await?;
+        let mut connection = api.store.connection().await.map_err(failed)?;
+        let mut caller = Caller::of(parts, api, &mut connection).await?;
         caller.require(Scope::Admin)?;
-        match caller.project {
-            None => Ok(Self(caller)),
-            Some(_) => Err(Problem::new(
+        if caller.project.is_some() {
+            return Err(Problem::new(
                 Code::MissingScope,
                 "the scope `admin` for every project is needed; this token is good for one project only",
-            )),
+            ));
         }
+        audit::begin(parts, api, &mut connection, &mut caller, None).await?;
+        Ok(Self(caller))
     }
 }
 
@@ -166,7 +172,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for OfToken<N> {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let mut connection = api.store.connection().await.map_err(failed)?;
-        let caller = Caller::of(parts, api, &mut connection).await?;
+        let mut caller = Caller::of(parts, api, &mut connection).await?;
         let Some(own) = caller.project else {
             return Err(Problem::new(
                 Code::MissingScope,
@@ -180,6 +186,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for OfToken<N> {
             .next()
             .ok_or_else(|| Problem::new(Code::NotFound, "the token's project is not there any more"))?;
         caller.require(N::SCOPE)?;
+        audit::begin(parts, api, &mut connection, &mut caller, Some(project.id)).await?;
         Ok(Self(InProject {
             caller,
             project,
@@ -203,7 +210,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for InProject<N> {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let mut connection = api.store.connection().await.map_err(failed)?;
-        let caller = Caller::of(parts, api, &mut connection).await?;
+        let mut caller = Caller::of(parts, api, &mut connection).await?;
         let absent = || Problem::new(Code::NotFound, "there is no such project, or the token is for another");
         let Path(mut path) = Path::<HashMap<String, String>>::from_request_parts(parts, api).await?;
         let named = path.remove("project").ok_or_else(absent)?;
@@ -218,6 +225,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for InProject<N> {
             .filter(|project| caller.project.is_none_or(|own| own == project.id))
             .ok_or_else(absent)?;
         caller.require(N::SCOPE)?;
+        audit::begin(parts, api, &mut connection, &mut caller, Some(project.id)).await?;
         Ok(Self {
             caller,
             project,

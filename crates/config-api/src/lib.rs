@@ -9,6 +9,7 @@
 //! - [`http`]: the resources, one file each
 //! - `facades`: the same webhooks in other platforms' words
 //! - [`access`]: who may do what
+//! - `audit`: who did what
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
@@ -29,6 +30,7 @@ pub mod access;
 pub mod actions;
 pub mod admin_token;
 pub mod api;
+mod audit;
 pub mod changes;
 mod config;
 pub mod diff;
@@ -190,7 +192,10 @@ async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Resul
 /// How long replays are known by. What they have made leaves with the record, which is kept for less in most places.
 const REPLAYS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// Deletes the answers and the replays that have been kept for long enough.
+/// How long it is known who did what.
+const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Deletes the answers, the replays and the entries of the audit trail that have been kept for long enough.
 async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -207,6 +212,11 @@ async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
         let deleted = async { store::replays::delete_before(&mut *api.store.connection().await?, expired).await };
         if let Err(error) = deleted.await {
             tracing::debug!(%error, "old replays stay for another while");
+        }
+        let expired = api.now().checked_sub(AUDIT_KEPT).unwrap_or(jiff::Timestamp::MIN);
+        let deleted = async { store::audit::delete_before(&mut *api.store.connection().await?, expired).await };
+        if let Err(error) = deleted.await {
+            tracing::debug!(%error, "old entries of the audit trail stay for another while");
         }
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod alerts;
 pub mod attempts;
+pub mod audit;
 mod config;
 pub mod drains;
 mod error;

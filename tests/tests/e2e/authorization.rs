@@ -213,7 +213,7 @@ impl World {
 async fn every_operation_is_refused_without_a_good_token_and_without_its_scope() {
     let world = World::start().await;
     let admin = &world.cluster.admin;
-    let in_a_second = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
+    let in_a_second = common::clock::Clock::System.now() + jiff::SignedDuration::from_secs(1);
     let (expired, _) = world
         .client("mine", json!({ "scopes": SCOPES, "expires_at": in_a_second }))
         .await;
@@ -368,4 +368,47 @@ async fn what_is_in_another_project_is_as_if_it_were_nowhere() {
     );
     world.cluster.definitions_in_force().await.unwrap();
     assert_eq!(world.receiver.count(), before);
+}
+
+#[tokio::test]
+async fn whatever_may_change_something_is_in_the_audit_trail() {
+    let world = World::start().await;
+    let admin = &world.cluster.admin;
+    let mut asked = Vec::new();
+    for operation in &world.operations {
+        if operation.scope.is_none() || operation.is_intake || operation.method == Method::GET {
+            continue;
+        }
+        // The façade of one platform takes the project from the token.
+        let (client, _) = world.client("mine", json!({ "scopes": SCOPES })).await;
+        let path = operation.path(&world.mine);
+        let client = match path.starts_with("/management-api/") {
+            true => &client,
+            false => admin,
+        };
+        let (status, answer) = operation.ask(client, &path).await;
+        assert!(!status.is_server_error(), "{}: {answer}", operation.id);
+        asked.push((operation.method.to_string(), path, status.as_u16()));
+    }
+    let entries = admin.list("/v1/audit").await.unwrap();
+    for (method, path, status) in &asked {
+        let is_it =
+            |entry: &&Value| entry["method"] == **method && entry["path"] == **path && entry["status"] == *status;
+        let entry = entries.iter().find(is_it);
+        let entry = entry.unwrap_or_else(|| panic!("{method} {path} {status} is not in {entries:#?}"));
+        assert!(entry["token"].is_string() && entry["address"] == "127.0.0.1", "{entry}");
+    }
+    // Whose it is, and what was shown.
+    let mine = admin.list("/v1/projects/mine/audit?reveals=true").await.unwrap();
+    let made = |path: &str| mine.iter().filter(|entry| entry["path"] == path).count();
+    assert!(
+        made("/v1/projects/mine/tokens") > 1 && made("/v1/projects/mine/webhooks") == 2,
+        "{mine:#?}"
+    );
+    assert!(
+        mine.iter()
+            .all(|entry| entry["location"].is_string() || entry["path"].to_string().contains("rotate"))
+    );
+    let others = admin.list("/v1/projects/other/audit").await.unwrap();
+    assert_eq!(others, Vec::<Value>::new());
 }

@@ -5,6 +5,7 @@
 //! and becomes the OpenAPI document; `make openapi` writes it to `docs/openapi.json`.
 
 mod attempts;
+mod audit;
 mod dead_letters;
 mod deliveries;
 mod docs;
@@ -40,6 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use crate::api::{Api, failed};
+use crate::audit::note_answers;
 
 pub(crate) use self::idempotency::KEPT;
 
@@ -74,6 +76,7 @@ const ABOUT: About = About {
             "The webhooks of the one project that the token is good for, as 1NCE's integrations.",
         ),
         ("Replays", "Deliveries made again, and dead letters put away."),
+        ("Audit", "Who did what."),
     ],
     variables: &[
         ("project", "The project's name or id."),
@@ -111,6 +114,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(templates::routes())
         .merge(event_types::routes())
         .merge(tests::routes())
+        .merge(audit::routes())
         .merge(OpenApiRouter::with_openapi(crate::facades::document()))
 }
 
@@ -119,6 +123,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let (routes, _) = openapi::serve(routes(), &ABOUT);
     routes
         .merge(crate::facades::router())
+        .layer(from_fn_with_state(Arc::clone(&api), note_answers))
         .layer(from_fn_with_state(Arc::clone(&api), idempotency::answer_once))
         .layer(from_fn(conditional::not_modified))
         .layer(from_fn(rate_limit::announce))

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::access::{Admin, InProject};
 use crate::api::{Api, failed, new_id, note_changed};
+use crate::audit::note_reveal;
 use crate::validate;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -136,6 +137,7 @@ pub(super) async fn create(
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
+    note_reveal(&api, &within.caller).await?;
     let view = TokenView::from(token);
     let (etag, path) = (
         ETag::of(&view)?,

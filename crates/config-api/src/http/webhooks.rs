@@ -31,6 +31,7 @@ pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
+use crate::audit::note_reveal;
 use crate::changes::Changes;
 use crate::webhooks::{self, Created, absent};
 
@@ -64,6 +65,9 @@ async fn create(
 ) -> Result<Tagged<CreatedWebhook>, Problem> {
     let Created { webhook, secret } =
         webhooks::create(&api, &within.project, &within.caller, new.changes(&api.templates)?).await?;
+    if secret.is_some() {
+        note_reveal(&api, &within.caller).await?;
+    }
     let view = WebhookView::of(&webhook, None, api.now());
     let etag = ETag::of_revision(webhook.revision, &view)?;
     let secret = secret.map(|secret| secret.expose_secret().to_owned());

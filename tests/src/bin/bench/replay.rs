@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use common::clock::Clock;
 use hdrhistogram::Histogram;
-use jiff::Timestamp;
 use posthaste_tests::Cluster;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ pub(crate) async fn measure(
         .await?;
 
     // What follows is not part of the replay.
-    let filled_at = Timestamp::now();
+    let filled_at = Clock::System.now();
 
     // Every second event goes to a webhook that the replay goes to as well.
     let live = |n: u64| match n % 2 {

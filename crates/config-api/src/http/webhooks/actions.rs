@@ -20,6 +20,7 @@ use super::view::{CreatedWebhook, WebhookView};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
+use crate::audit::note_reveal;
 use crate::http::tests::{self, SampleBody, TestView};
 use crate::secrets;
 use crate::trials::{self, Target};
@@ -170,6 +171,9 @@ async fn act(
         "rotate-secret" => {
             let rotation = tests::body::<RotateSecret>(&body)?.into();
             let rotated = secrets::rotate_secret(&api, project, caller, named, rotation).await?;
+            if rotated.secret.is_some() {
+                note_reveal(&api, caller).await?;
+            }
             return Ok(rotation::answer(&api, rotated).await?.into_response());
         }
         _ => {
