@@ -191,6 +191,9 @@ impl Client {
                         let mut extensions = Extensions::new();
                         connected.get_extras(&mut extensions);
                         exchange.note(&extensions, begun);
+                        if let Some(failure) = extensions.get::<Peer>().and_then(Peer::tls_failure) {
+                            return Err(failure.clone());
+                        }
                     }
                     return Err(Error::of_request(&error));
                 }

@@ -1,7 +1,7 @@
 //! What the operator opens, and the checks of it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -67,6 +67,15 @@ pub struct Config {
     /// PEM file of certificate authorities that receivers' certificates may come from, besides the system's
     #[arg(long = "egress-ca-file", env = "POSTHASTE_EGRESS_CA_FILE", value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
+
+    /// Name servers to ask for webhooks' hosts, instead of those of /etc/resolv.conf
+    #[arg(
+        long = "egress-name-servers",
+        env = "POSTHASTE_EGRESS_NAME_SERVERS",
+        value_name = "ADDRESS[:PORT],…",
+        default_value = ""
+    )]
+    pub name_servers: NameServers,
 }
 
 /// Address ranges, written `10.0.0.0/8,::1`.
@@ -76,6 +85,10 @@ pub struct Cidrs(Vec<IpNet>);
 /// Host names, written `receiver,db.internal`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<String>);
+
+/// Name servers, written `10.0.0.53,[2001:db8::53]:5353`. The port is 53 where none is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameServers(Vec<SocketAddr>);
 
 /// Why there is no guard or no client.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +182,22 @@ impl FromStr for Hosts {
     }
 }
 
+impl FromStr for NameServers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        entries(text)
+            .map(|entry| {
+                let address = entry.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, 53));
+                address
+                    .or_else(|| entry.parse().ok())
+                    .ok_or_else(|| format!("`{entry}` is not a name server's address such as 10.0.0.53 or [::1]:5353"))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 impl Deref for Cidrs {
     type Target = [IpNet];
 
@@ -181,6 +210,14 @@ impl Deref for Hosts {
     type Target = [String];
 
     fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl Deref for NameServers {
+    type Target = [SocketAddr];
+
+    fn deref(&self) -> &[SocketAddr] {
         &self.0
     }
 }
@@ -225,17 +262,23 @@ mod tests {
             "--egress-allow-cidrs=127.0.0.0/8, ::1/128,",
             "--egress-deny-cidrs=34.118.224.0/20",
             "--egress-allow-hosts=Receiver.,db.internal",
+            "--egress-name-servers=10.0.0.53,[::1]:5353",
         ])
         .unwrap();
         assert!(config.allow_http);
         assert_eq!(config.allow_cidrs.to_string(), "127.0.0.0/8,::1/128");
         assert_eq!(config.allow_hosts.to_string(), "receiver,db.internal");
+        assert_eq!(
+            config.name_servers.to_vec(),
+            ["10.0.0.53:53", "[::1]:5353"].map(|server| server.parse().unwrap())
+        );
         assert!(!parse(&["--egress-allow-http=false"]).unwrap().allow_http);
         assert!(parse(&["--egress-allow-http=1"]).unwrap().allow_http);
         for bad in [
             "--egress-allow-http=perhaps",
             "--egress-allow-cidrs=10.0.0.0/33",
             "--egress-deny-cidrs=host",
+            "--egress-name-servers=ns.example",
         ] {
             assert!(parse(&[bad]).is_err(), "{bad}");
         }

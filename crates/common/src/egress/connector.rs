@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub(super) struct Peer {
     begun: Instant,
     timings: Timings,
     used: Arc<AtomicBool>,
+    tls_failure: Arc<OnceLock<Error>>,
 }
 
 impl Peer {
@@ -57,6 +58,12 @@ impl Peer {
             true => self.timings,
             false => Timings::default(),
         }
+    }
+
+    /// What ended the TLS session, if that is what ended the connection. HTTP/2 passes on no more of an error than its
+    /// text, and in TLS 1.3 a server asks for a client's certificate when the handshake is over here.
+    pub(super) fn tls_failure(&self) -> Option<&Error> {
+        self.tls_failure.get()
     }
 }
 
@@ -223,8 +230,19 @@ impl Stream {
             begun: at.begun,
             timings: at.timings,
             used: Arc::default(),
+            tls_failure: Arc::default(),
         };
         Self { io, is_h2, peer }
+    }
+
+    /// Keeps what ended the TLS session before it is lost on its way up.
+    fn noting<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &done
+            && let Some(failure) = Error::of_session(error)
+        {
+            let _ = self.peer.tls_failure.set(failure);
+        }
+        done
     }
 }
 
@@ -242,7 +260,10 @@ impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
+            Io::Tls(io) => {
+                let done = Pin::new(io).poll_read(cx, buffer);
+                self.noting(done)
+            }
         }
     }
 }

@@ -97,6 +97,11 @@ impl Error {
         }
     }
 
+    /// There was a TLS session, and it has failed.
+    pub(super) fn of_session(error: &io::Error) -> Option<Self> {
+        Some(of_tls(error.get_ref()?.downcast_ref()?))
+    }
+
     /// There was no response.
     pub(super) fn of_request(error: &legacy::Error) -> Self {
         log(error);
@@ -193,6 +198,11 @@ fn of_tls(error: &rustls::Error) -> Error {
                 (TlsFault::CertificateWanted, "the server asks for a client certificate")
             }
             AlertDescription::ProtocolVersion => (TlsFault::Incompatible, "the server offers no TLS 1.2 or newer"),
+            // Older servers say the same where they miss a client certificate.
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => (
+                TlsFault::Incompatible,
+                "the server has no cipher or key exchange in common with this client, or wants a client certificate",
+            ),
             alert => {
                 let text = format!("the server ended the TLS handshake: {alert:?}");
                 return Error::tls(TlsFault::Ended, text);

@@ -33,7 +33,7 @@ use self::url_policy::UrlPolicy;
 pub use self::client::{
     BODY_KEPT_MAX, BODY_READ_MAX, Client, Exchange, HEADERS_KEPT_MAX, Request, Response, USER_AGENT, head_checksum,
 };
-pub use self::config::{Cidrs, Config, ConfigError, Hosts};
+pub use self::config::{Cidrs, Config, ConfigError, Hosts, NameServers};
 pub use self::error::Error;
 pub use self::url_policy::{Refused, Target, URL_MAX};
 
@@ -61,7 +61,8 @@ impl Guard {
             .u64_counter("ssrf_refused")
             .with_description("Names of webhooks' hosts refused because of an address they lead to")
             .build();
-        let resolver = Resolver::new(addresses.clone(), refusals).map_err(ConfigError::Resolver)?;
+        let resolver =
+            Resolver::new(&config.name_servers, addresses.clone(), refusals).map_err(ConfigError::Resolver)?;
         Ok(Self {
             urls: UrlPolicy::new(config, addresses.clone()),
             addresses,

@@ -4,14 +4,15 @@
 //! cannot answer well when checked and badly when dialled. One bad address refuses the whole name: a mixed answer is an
 //! attack or a broken zone, never something to pick from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 
 use super::address_policy::AddressPolicy;
@@ -49,13 +50,19 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Asks the name servers of `/etc/resolv.conf`, and `/etc/hosts` before them.
-    pub(super) fn new(addresses: Arc<AddressPolicy>, refusals: Counter<u64>) -> Result<Self, NetError> {
-        let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-            tracing::warn!(%error, "no name servers are configured: of webhooks' hosts only those in the hosts file resolve");
-            let nowhere = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-            TokioResolver::builder_with_config(nowhere, TokioRuntimeProvider::default())
-        });
+    /// Asks these name servers, or where there are none those of `/etc/resolv.conf`; and `/etc/hosts` before them.
+    pub(super) fn new(
+        servers: &[SocketAddr],
+        addresses: Arc<AddressPolicy>,
+        refusals: Counter<u64>,
+    ) -> Result<Self, NetError> {
+        let builder = match servers {
+            [] => TokioResolver::builder_tokio().unwrap_or_else(|error| {
+                tracing::warn!(%error, "no name servers are configured: of webhooks' hosts only those in the hosts file resolve");
+                asking(Vec::new())
+            }),
+            servers => asking(servers.iter().copied().map(name_server).collect()),
+        };
         Self::from_builder(builder, addresses, refusals)
     }
 
@@ -92,9 +99,10 @@ impl Resolver {
             .filter_map(|address| Some((address, self.addresses.check(*address).err()?)))
             .collect();
         if let [(address, reason), ..] = bad[..] {
-            self.refusals.add(1, &[]);
-            // A healthy receiver with a stray AAAA record is the commonest honest case: worth its own words.
+            // A healthy receiver with a stray AAAA record is the commonest honest case: worth its own words and count.
             let only_because_of_aaaa = answer.iter().any(IpAddr::is_ipv4) && bad.iter().all(|(bad, _)| bad.is_ipv6());
+            self.refusals
+                .add(1, &[KeyValue::new("only_because_of_aaaa", only_because_of_aaaa)]);
             tracing::warn!(host, %address, reason, only_because_of_aaaa, "a webhook's host leads to an address that is not allowed");
             return Err(Error::Refused);
         }
@@ -104,6 +112,20 @@ impl Resolver {
         answer.truncate(DIALLED_MAX);
         Ok(answer)
     }
+}
+
+fn asking(servers: Vec<NameServerConfig>) -> ResolverBuilder<TokioRuntimeProvider> {
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+}
+
+/// Over UDP, and TCP for what does not fit.
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 fn configure(options: &mut ResolverOpts) {

@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{RData, Record};
+use opentelemetry::metrics::MeterProvider as _;
 use tokio::net::UdpSocket;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -178,4 +179,39 @@ async fn allowed_ranges_apply_to_names_too() {
     .await;
     assert_eq!(dns.resolve("inside.example").await, Ok(vec!["10.0.0.1".to_owned()]));
     assert_eq!(dns.resolve("half.example").await, refused());
+}
+
+#[tokio::test]
+async fn what_is_refused_for_its_ipv6_addresses_alone_is_counted_by_itself() {
+    let registry = prometheus::Registry::new();
+    let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone());
+    let provider = opentelemetry_sdk::metrics::SdkMeterProvider::builder()
+        .with_reader(exporter.build().unwrap())
+        .build();
+    let mut dns = Dns::start(|name, _| {
+        Some(match name {
+            "stray.example." => vec![PUBLIC_V4, "fd00::1"],
+            "tunnel.example." => vec![PUBLIC_V4, PUBLIC_V6, "2002:a00:1::"],
+            "both.example." => vec![PUBLIC_V4, "10.0.0.1", "fd00::1"],
+            "only.example." => vec!["fd00::1"],
+            "v4.example." => vec!["10.0.0.1", PUBLIC_V6],
+            _ => vec![PUBLIC_V4, PUBLIC_V6],
+        })
+    })
+    .await;
+    dns.resolver.refusals = provider.meter("test").u64_counter("ssrf_refused").build();
+    for name in ["stray", "tunnel", "both", "only", "v4"] {
+        assert_eq!(dns.resolve(&format!("{name}.example")).await, refused(), "{name}");
+    }
+    assert!(dns.resolve("good.example").await.is_ok());
+
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    for (only_because_of_aaaa, count) in [(true, 2), (false, 3)] {
+        let line = format!(
+            r#"ssrf_refused_total{{only_because_of_aaaa="{only_because_of_aaaa}",otel_scope_name="test"}} {count}"#
+        );
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
 }
