@@ -4,6 +4,8 @@
 
 mod addresses;
 mod anything;
+mod bodies;
+mod http2;
 mod name_server;
 mod names;
 mod receiver;

@@ -21,16 +21,16 @@ use super::post;
 use super::receiver::{Receiver, development, read_to_the_end};
 
 /// What clients and servers here trust.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: tempfile::NamedTempFile,
 }
 
 /// A certificate and its key.
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub(super) type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -44,7 +44,7 @@ impl Authority {
         Self { issuer, file }
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(&Config {
             ca_file: Some(self.file.path().to_owned()),
             ..development()
@@ -52,7 +52,7 @@ impl Authority {
         .unwrap()
     }
 
-    fn issue(&self, params: &CertificateParams) -> Identity {
+    pub(super) fn issue(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         identity(&params.signed_by(&key, &self.issuer).unwrap(), &key)
     }
@@ -98,11 +98,11 @@ fn told(error: Error) -> (TlsFault, String) {
     (error.tls_fault.unwrap(), error.to_string())
 }
 
-fn for_loopback() -> CertificateParams {
+pub(super) fn for_loopback() -> CertificateParams {
     CertificateParams::new(["127.0.0.1".to_owned()]).unwrap()
 }
 
-fn server(identity: Identity) -> ServerConfig {
+pub(super) fn server(identity: Identity) -> ServerConfig {
     with_clients(
         identity,
         &[&rustls::version::TLS13, &rustls::version::TLS12],
