@@ -34,10 +34,31 @@ test: build ## Run all tests
 faults: build ## Have each service die at each boundary between two steps, and look what comes of it
 	$(CARGO) test --locked --package tests --test e2e -- --ignored --nocapture faults::
 
+# `make test` has each target for a second; here libFuzzer looks for more. Needs a C++ compiler.
+.PHONY: fuzz
+fuzz: setup ## Fuzz what strangers send, each target for a minute (SECONDS=600 TARGETS="url wire" say otherwise)
+	@tests/fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+
 .PHONY: lint
 lint: ## Check formatting, and let clippy find no fault
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+# Not in `ci`: compiling the tool takes minutes, and the list of advisories comes from the network. Without one,
+# WHICH="bans licenses sources" checks the rest.
+.PHONY: deny
+deny: ## Check dependencies: advisories, licences, bans, sources (WHICH= chooses among them)
+	@deploy/local/cargo-tool.sh cargo-deny 0.20.2
+	.tools/cargo/bin/cargo-deny --locked check $(WHICH)
+
+.PHONY: sbom
+sbom: ## List what is in the program, as CycloneDX, in target/posthaste.cdx.json
+	@deploy/local/cargo-tool.sh cargo-cyclonedx 0.5.9
+	.tools/cargo/bin/cargo-cyclonedx cyclonedx --manifest-path crates/posthaste/Cargo.toml --format json \
+		--spec-version 1.5 --no-build-deps --override-filename sbom
+	@mkdir -p target
+	mv crates/posthaste/sbom.json target/posthaste.cdx.json
+	@find . -path ./target -prune -o -name sbom.json -exec rm -f {} +
 
 .PHONY: sqlx
 sqlx: setup ## Write .sqlx anew, after a query or a migration has changed

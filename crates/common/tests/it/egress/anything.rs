@@ -134,7 +134,7 @@ fn no_url_and_no_answer_of_a_name_server_makes_a_request_reach_a_refused_address
             let Ok(target) = client.guard().check(&url.replace("PORT", &sink.port.to_string())) else {
                 return Ok(());
             };
-            for time in 0..answers.len() {
+            for answer in &answers {
                 let exchange = exchange(&client, &target, Duration::from_secs(5)).await;
                 for address in sink.dialled() {
                     prop_assert!(is_allowed(address), "{url} reached {address}");
@@ -142,7 +142,7 @@ fn no_url_and_no_answer_of_a_name_server_makes_a_request_reach_a_refused_address
                 }
                 prop_assert!(exchange.peer.is_none_or(|peer| is_allowed(peer.ip())), "{exchange:?}");
                 let is_named = target.url().host_str() == Some("any.example");
-                if is_named && answers[time].iter().any(|address| !is_allowed(*address)) {
+                if is_named && answer.iter().any(|address| !is_allowed(*address)) {
                     let class = exchange.outcome.as_ref().err().map(|error| error.class);
                     prop_assert_eq!(class, Some(ErrorClass::RefusedAddress), "{:?}", exchange);
                 }
