@@ -57,7 +57,8 @@ sbom: ## List what is in the program, as CycloneDX, in target/posthaste.cdx.json
 	.tools/cargo/bin/cargo-cyclonedx cyclonedx --manifest-path crates/posthaste/Cargo.toml --format json \
 		--spec-version 1.5 --no-build-deps --override-filename sbom
 	@mkdir -p target
-	mv crates/posthaste/sbom.json target/posthaste.cdx.json
+	@# Where it was checked out is nobody's business.
+	sed 's|file://$(CURDIR)/|file:///|g' crates/posthaste/sbom.json >target/posthaste.cdx.json
 	@find . -path ./target -prune -o -name sbom.json -exec rm -f {} +
 
 .PHONY: sqlx
