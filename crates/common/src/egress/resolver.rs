@@ -12,6 +12,7 @@ use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 
 use super::address_policy::AddressPolicy;
@@ -92,7 +93,7 @@ impl Resolver {
             .filter_map(|address| Some((address, self.addresses.check(*address).err()?)))
             .collect();
         if let [(address, reason), ..] = bad[..] {
-            self.refusals.add(1, &[]);
+            self.refusals.add(1, &[KeyValue::new("rule", "name")]);
             // A healthy receiver with a stray AAAA record is the commonest honest case: worth its own words.
             let only_because_of_aaaa = answer.iter().any(IpAddr::is_ipv4) && bad.iter().all(|(bad, _)| bad.is_ipv6());
             tracing::warn!(host, %address, reason, only_because_of_aaaa, "a webhook's host leads to an address that is not allowed");
