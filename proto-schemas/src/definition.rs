@@ -14,10 +14,14 @@ use crate::{DecodeError, VERSION, check_version, wire};
 
 mod event_type;
 mod ordering;
+mod receiver;
 mod secret;
 
 pub use self::event_type::{EventType, EventTypeVersion};
 pub use self::ordering::{Ordering, RateLimit};
+pub use self::receiver::{
+    Authentication, ClientCertificate, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Tls,
+};
 pub use self::secret::{SEALED_SECRET, Secret, SecretKind};
 
 /// A tenant.
@@ -180,6 +184,10 @@ pub struct Webhook {
     pub ordering: Ordering,
     /// How many held deliveries may be released in a window of time once it is active again; `None`: as its lane drains.
     pub drain_rate: Option<RateLimit>,
+    /// What its TLS sessions are made with, beside what the operator's are; `None`: nothing.
+    pub tls: Option<Tls>,
+    /// How its requests say who they come from; `None`: by their signature alone.
+    pub authentication: Option<Authentication>,
 }
 
 /// Who moves a webhook: the user creates it active, or pending where its URL is checked first (the check activates it);
@@ -378,6 +386,8 @@ impl Webhook {
             fail_after: None,
             ordering: Ordering::None,
             drain_rate: None,
+            tls: None,
+            authentication: None,
         }
     }
 
@@ -459,6 +469,8 @@ impl Webhook {
                 Ordering::None | Ordering::Webhook => String::new(),
             },
             drain_rate: self.drain_rate.map(RateLimit::to_wire),
+            tls: self.tls.as_ref().map(Tls::to_wire),
+            authentication: self.authentication.as_ref().map(Authentication::to_wire),
         }
     }
 
@@ -543,6 +555,8 @@ impl Webhook {
                 .collect::<Result<_, _>>()?,
             ordering: Ordering::from_wire(wire.ordering, wire.ordering_key)?,
             drain_rate: wire.drain_rate.and_then(RateLimit::from_wire),
+            tls: wire.tls.map(Tls::from_wire),
+            authentication: wire.authentication.map(Authentication::from_wire).transpose()?,
         })
     }
 }

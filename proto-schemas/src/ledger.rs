@@ -194,11 +194,13 @@ pub enum ErrorClass {
     Webhook,
     /// Handed out too often without an end.
     GaveUp,
+    /// The access token that the request was to hold could not be had; no request was made.
+    Authentication,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Dns,
         Self::RefusedAddress,
         Self::Connect,
@@ -208,6 +210,7 @@ impl ErrorClass {
         Self::Body,
         Self::Webhook,
         Self::GaveUp,
+        Self::Authentication,
     ];
 
     /// The word in tables, JSON and metrics.
@@ -223,6 +226,7 @@ impl ErrorClass {
             Self::Body => "body",
             Self::Webhook => "webhook",
             Self::GaveUp => "gave_up",
+            Self::Authentication => "authentication",
         }
     }
 }
@@ -592,4 +596,4 @@ crate::wire_enum!(TlsFault, "tls_fault", {
     UnknownIssuer, Expired, NotYetValid, WrongName, Revoked, InvalidCertificate, NotTls, Incompatible, CertificateWanted,
     Ended, Timeout, Other,
 });
-crate::wire_enum!(ErrorClass, "error_class", { Dns, RefusedAddress, Connect, Tls, Timeout, Status, Body, Webhook, GaveUp });
+crate::wire_enum!(ErrorClass, "error_class", { Dns, RefusedAddress, Connect, Tls, Timeout, Status, Body, Webhook, GaveUp, Authentication });

@@ -26,6 +26,10 @@ use proto_schemas::stream::config_key::Key;
 use proto_schemas::{DecodeError, wire};
 use uuid::Uuid;
 
+/// TLS and authentication.
+#[path = "golden/receiver.rs"]
+mod receiver;
+
 fn golden(name: &str, bytes: &[u8]) -> Bytes {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/v1")
@@ -276,6 +280,8 @@ fn webhook_definition() -> Webhook {
         fail_after: None,
         ordering: Ordering::None,
         drain_rate: None,
+        tls: None,
+        authentication: None,
     }
 }
 

@@ -30,13 +30,18 @@ impl Canaries {
     pub fn add_all(&self, place: &str, body: &Value) {
         match body {
             Value::Object(members) => {
-                for name in ["secret", "token"] {
+                for name in ["secret", "token", "password", "client_secret"] {
                     // An id that is called so names a secret, and is none.
                     if let Some(secret) = members.get(name).and_then(Value::as_str)
                         && uuid::Uuid::parse_str(secret).is_err()
                     {
                         self.add(&format!("{name} of {place}"), secret);
                     }
+                }
+                if let Some(key) = members.get("client_key").and_then(Value::as_str) {
+                    // Each line, since the ends of lines may be written in many ways.
+                    let lines = key.lines().filter(|line| !line.starts_with('-'));
+                    lines.for_each(|line| self.add(&format!("client key of {place}"), line));
                 }
                 if members.get("protected") == Some(&Value::Bool(true))
                     && let Some(secret) = members.get("value").and_then(Value::as_str)

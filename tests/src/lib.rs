@@ -6,6 +6,7 @@
 //! ([`Canaries`]).
 
 mod api;
+mod authority;
 mod canaries;
 mod cluster;
 mod invariants;
@@ -14,6 +15,7 @@ mod receiver;
 mod wait;
 
 pub use api::Api;
+pub use authority::{Authority, Certificate};
 pub use canaries::Canaries;
 pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
 pub use invariants::{Done, at_rest};

@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use crate::authority::{Shown, TlsListener};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct Received {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
+    /// The certificate that the client has shown, if the receiver has asked for one.
+    pub client_certificate: Option<Bytes>,
 }
 
 impl Received {
@@ -49,6 +54,8 @@ pub struct Answer {
     pub status: u16,
     /// Headers.
     pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: String,
     /// Wait before answering.
     pub after: Duration,
 }
@@ -60,6 +67,7 @@ impl Answer {
         Self {
             status,
             headers: Vec::new(),
+            body: String::new(),
             after: Duration::ZERO,
         }
     }
@@ -94,13 +102,33 @@ impl Receiver {
     pub async fn scripted(script: impl Fn(&Received, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/hook", listener.local_addr().expect("its address"));
+        let (shared, app) = Self::app(script);
+        let server = tokio::spawn(axum::serve(listener, app).into_future().map(drop));
+        Self { url, shared, server }
+    }
+
+    /// [`Receiver::start`] that speaks TLS.
+    ///
+    /// # Panics
+    /// Where no port can be had.
+    #[expect(clippy::expect_used, reason = "no test can go on without its receiver")]
+    pub async fn over_tls(acceptor: TlsAcceptor) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("https://{}/hook", tcp.local_addr().expect("its address"));
+        let (shared, app) = Self::app(|_, _| Answer::status(200));
+        let app = app.into_make_service_with_connect_info::<Shown>();
+        let server = axum::serve(TlsListener { tcp, acceptor }, app);
+        let server = tokio::spawn(server.into_future().map(drop));
+        Self { url, shared, server }
+    }
+
+    fn app(script: impl Fn(&Received, usize) -> Answer + Send + Sync + 'static) -> (Arc<Shared>, axum::Router) {
         let shared = Arc::new(Shared {
             script: Box::new(script),
             received: Mutex::default(),
         });
         let app = axum::Router::new().fallback(receive).with_state(Arc::clone(&shared));
-        let server = tokio::spawn(axum::serve(listener, app).into_future().map(drop));
-        Self { url, shared, server }
+        (shared, app)
     }
 
     /// Everything that came so far.
@@ -140,6 +168,10 @@ async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         path: parts.uri.to_string(),
         headers: parts.headers,
         body,
+        client_certificate: match parts.extensions.get::<ConnectInfo<Shown>>() {
+            Some(ConnectInfo(Shown(certificate))) => certificate.clone(),
+            None => None,
+        },
     };
     let answer = {
         let mut all = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,9 +182,11 @@ async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     if !answer.after.is_zero() {
         tokio::time::sleep(answer.after).await;
     }
-    let mut response = StatusCode::from_u16(answer.status)
-        .unwrap_or(StatusCode::OK)
-        .into_response();
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = match answer.body.is_empty() {
+        true => status.into_response(),
+        false => (status, answer.body).into_response(),
+    };
     for (name, value) in answer.headers {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);

@@ -3,17 +3,22 @@
 //!
 //! dispatcher sends what is made here, and config-api shows it beforehand.
 
+mod authentication;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
-use proto_schemas::definition::{HeaderValue as Defined, Webhook};
+use proto_schemas::definition::{
+    Authentication, HeaderValue as Defined, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Webhook,
+};
 use proto_schemas::event::Event;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretSlice};
 
+pub use self::authentication::{ClientCredentials, bearer, hidden};
 use crate::crypto::{Context, KeyRing};
-use crate::egress::{Guard, Refused, Target};
+use crate::egress::{Guard, Refused, Target, Tls, TlsError};
 use crate::render::{self, Failure, Missing, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
 use crate::sign::{self, Key};
 
@@ -23,6 +28,12 @@ pub enum Error {
     /// The url is not one requests may be sent to.
     #[error("the webhook's url is refused")]
     Url(#[from] Refused),
+    /// The url that access tokens are had from is not one requests may be sent to.
+    #[error("the webhook's token_url is refused")]
+    TokenUrl(#[source] Refused),
+    /// What its TLS sessions are to be made with cannot be used.
+    #[error("the webhook's TLS settings cannot be used")]
+    Tls(#[from] TlsError),
     /// A header's name or value cannot be sent.
     #[error("the webhook's header `{0}` cannot be sent")]
     Header(String),
@@ -63,6 +74,10 @@ pub struct Prepared {
     pub webhook: Arc<Webhook>,
     /// Where requests go.
     pub target: Target,
+    /// What its TLS sessions are made with, beside what is the operator's.
+    pub tls: Option<Tls>,
+    /// What the access token is had with that its requests are to hold, if they are.
+    pub client_credentials: Option<ClientCredentials>,
     headers: HeaderMap,
     /// What signs, the current one first, and until when.
     keys: Vec<(Key, Option<Timestamp>)>,
@@ -126,6 +141,8 @@ impl Prepared {
             }
             headers.insert(name, value);
         }
+        let tls = tls(webhook, &open)?;
+        let client_credentials = authenticate(webhook, guard, &open, &mut headers)?;
         let mut signing = Vec::new();
         for secret in webhook.signing_secrets().iter() {
             let plain = open(&secret.id.sealed_for(), &secret.sealed)?;
@@ -143,6 +160,8 @@ impl Prepared {
             renderer: Renderer::compile(&webhook.body)?,
             filled: Filled::of(webhook, &target, guard, with_placeholders)?,
             target,
+            tls,
+            client_credentials,
             webhook: Arc::clone(webhook),
             headers,
             keys: signing,
@@ -203,7 +222,7 @@ impl Prepared {
         Subject::new(event, &self.webhook.project_name, &self.webhook.options)
     }
 
-    /// The headers of an endpoint check: the webhook's own.
+    /// The headers of an endpoint check: the webhook's own. The access token is missing, if it is to have one.
     #[must_use]
     pub fn check_headers(&self) -> HeaderMap {
         self.headers.clone()
@@ -214,7 +233,8 @@ impl Prepared {
         std::iter::once(WEBHOOK_SIGNATURE).chain(self.body_hmac_header.clone())
     }
 
-    /// The headers of one request, made at `now`, signature included. Every secret that is live then signs; a header with
+    /// The headers of one request, made at `now`, signature included; the access token is missing, if it is to have one.
+    /// Every secret that is live then signs; a header with
     /// the body's HMAC has room for one, and holds the current one's.
     ///
     /// # Errors
@@ -262,6 +282,52 @@ impl Prepared {
             headers.insert(name.clone(), secretly(value(name, &signature)?));
         }
         Ok(headers)
+    }
+}
+
+/// Opens a value that is sealed for a field.
+type Open<'a> = &'a dyn Fn(&str, &str) -> Result<SecretSlice<u8>, Error>;
+
+fn tls(webhook: &Webhook, open: Open<'_>) -> Result<Option<Tls>, Error> {
+    let Some(tls) = &webhook.tls else {
+        return Ok(None);
+    };
+    let own = match &tls.client_certificate {
+        Some(own) => Some((own.chain.as_str(), open(SEALED_CLIENT_KEY, &own.sealed_key)?)),
+        None => None,
+    };
+    let own = own.as_ref().map(|(chain, key)| (*chain, key.expose_secret()));
+    Ok(Some(Tls::read(tls.ca.as_deref(), own)?))
+}
+
+/// Adds the header that says who asks, or makes ready what it is had with.
+fn authenticate(
+    webhook: &Webhook,
+    guard: &Guard,
+    open: Open<'_>,
+    headers: &mut HeaderMap,
+) -> Result<Option<ClientCredentials>, Error> {
+    match &webhook.authentication {
+        None => Ok(None),
+        Some(Authentication::Basic {
+            username,
+            sealed_password,
+        }) => {
+            let password = open(SEALED_PASSWORD, sealed_password)?;
+            let value = authentication::basic(username, password.expose_secret())?;
+            headers.insert(header::AUTHORIZATION, value);
+            Ok(None)
+        }
+        Some(Authentication::ClientCredentials {
+            token_url,
+            client_id,
+            sealed_client_secret,
+            scope,
+        }) => {
+            let secret = open(SEALED_CLIENT_SECRET, sealed_client_secret)?;
+            let target = guard.check(token_url).map_err(Error::TokenUrl)?;
+            ClientCredentials::new(target, client_id, secret.expose_secret(), scope.as_deref()).map(Some)
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 //! one. Everything is checked, and all that is wrong is said at once; secrets are sealed here and leave unsealed nowhere.
 
 mod headers;
+mod receiver;
 mod settings;
 
 pub(crate) use self::headers::signature_header;
+pub use self::receiver::{AuthenticationChange, TlsChange};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,6 +73,10 @@ pub struct Changes {
     pub ordering: Option<Option<Ordering>>,
     /// How many held deliveries may be released in a window of time; `Some(None)`: as its lane drains.
     pub drain_rate: Option<Option<RateLimit>>,
+    /// What TLS sessions are made with beside what is the operator's; `Some(None)`: nothing.
+    pub tls: Option<Option<TlsChange>>,
+    /// How requests say who they come from, beside their signature; `Some(None)`: not at all.
+    pub authentication: Option<Option<AuthenticationChange>>,
     /// The profile's options, in place of all that was said of them.
     pub options: Option<BTreeMap<String, bool>>,
 }
@@ -125,13 +131,21 @@ impl Changes {
             }
             webhook.timeout = timeout;
         }
+        if let Some(tls) = self.tls.take() {
+            receiver::apply_tls(tls, webhook, rules, &mut errors);
+        }
+        if let Some(authentication) = self.authentication.take() {
+            receiver::apply_authentication(authentication, webhook, rules, &mut errors);
+        }
         let headers = self.headers.take();
+        let headers_given = headers.is_some();
         // The headers come last: none may have the name of the one that holds the signature.
         settings::apply(self, webhook, rules, &mut errors);
         match headers {
             Some(headers) => webhook.headers = headers::apply(headers, webhook, rules, &mut errors),
             None => headers::check_signature(webhook, rules, &mut errors),
         }
+        receiver::check_header(webhook, headers_given, &mut errors);
         secrets::check_kind(webhook, rules.profile, &mut errors);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }

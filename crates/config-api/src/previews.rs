@@ -80,6 +80,10 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
     let (rendered, missing) = prepared.preview(&event).map_err(unsendable)?;
     let addressed = prepared.address(&event).map_err(unsendable)?;
     let mut headers = prepared.headers(&event, &addressed, &rendered, now).map_err(unusable)?;
+    if prepared.client_credentials.is_some() {
+        // One is had when a request is sent.
+        headers.insert(http::header::AUTHORIZATION, request::hidden());
+    }
     // A signature says nothing of its secret, and this one is sent to nobody; the log keeps those that were.
     for name in prepared.signature_headers() {
         if let Some(value) = headers.get_mut(name) {
@@ -101,6 +105,7 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
 fn unusable(error: request::Error) -> Problem {
     match error {
         request::Error::Url(refused) => Problem::field("/url", refused.to_string()),
+        request::Error::TokenUrl(refused) => Problem::field("/authentication/token_url", refused.to_string()),
         error => Problem::internal(error),
     }
 }

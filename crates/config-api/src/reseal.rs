@@ -16,11 +16,11 @@ use std::time::Duration;
 use common::crypto::{Context, KeyRing, key_of};
 use opentelemetry::metrics::Gauge;
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::SEALED_SECRET;
+use proto_schemas::definition::{SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, SEALED_SECRET};
 use proto_schemas::id::WebhookId;
 use proto_schemas::stream::config_key;
 use secrecy::ExposeSecret as _;
-use store::webhooks::{self, HeaderValue, Webhook};
+use store::webhooks::{self, Authentication, HeaderValue, Webhook};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -111,6 +111,18 @@ fn sealed_values(webhook: &mut Webhook) -> Vec<(String, &mut String)> {
         values.push((secret.sealed.id.sealed_for().into_owned(), &mut secret.sealed.sealed));
     }
     values.extend((webhook.sealed_secret.as_mut()).map(|sealed| (SEALED_SECRET.to_owned(), sealed)));
+    if let Some(own) = webhook.tls.as_mut().and_then(|tls| tls.client_certificate.as_mut()) {
+        values.push((SEALED_CLIENT_KEY.to_owned(), &mut own.sealed_key));
+    }
+    match &mut webhook.authentication {
+        None => {}
+        Some(Authentication::Basic { sealed_password, .. }) => {
+            values.push((SEALED_PASSWORD.to_owned(), sealed_password));
+        }
+        Some(Authentication::ClientCredentials {
+            sealed_client_secret, ..
+        }) => values.push((SEALED_CLIENT_SECRET.to_owned(), sealed_client_secret)),
+    }
     values
 }
 

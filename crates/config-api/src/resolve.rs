@@ -142,6 +142,44 @@ pub fn webhook(
             Some(webhooks::Ordering::Key { key }) => Ordering::Key(key.clone()),
         },
         drain_rate: settings.drain_rate.map(rate),
+        tls: webhook.tls.as_ref().map(tls),
+        authentication: webhook.authentication.as_ref().map(authentication),
+    }
+}
+
+fn tls(tls: &webhooks::Tls) -> definition::Tls {
+    definition::Tls {
+        ca: tls.ca.clone(),
+        client_certificate: tls
+            .client_certificate
+            .as_ref()
+            .map(|own| definition::ClientCertificate {
+                chain: own.chain.clone(),
+                sealed_key: own.sealed_key.clone(),
+            }),
+    }
+}
+
+fn authentication(authentication: &webhooks::Authentication) -> definition::Authentication {
+    match authentication.clone() {
+        webhooks::Authentication::Basic {
+            username,
+            sealed_password,
+        } => definition::Authentication::Basic {
+            username,
+            sealed_password,
+        },
+        webhooks::Authentication::ClientCredentials {
+            token_url,
+            client_id,
+            sealed_client_secret,
+            scope,
+        } => definition::Authentication::ClientCredentials {
+            token_url,
+            client_id,
+            sealed_client_secret,
+            scope,
+        },
     }
 }
 
@@ -250,6 +288,17 @@ mod tests {
                 public_key: None,
             }],
             sealed_secret: Some("v1|secret".to_owned()),
+            tls: Some(webhooks::Tls {
+                ca: Some("-----BEGIN…".to_owned()),
+                client_certificate: Some(webhooks::ClientCertificate {
+                    chain: "-----BEGIN…".to_owned(),
+                    sealed_key: "v1|key".to_owned(),
+                }),
+            }),
+            authentication: Some(webhooks::Authentication::Basic {
+                username: "posthaste".to_owned(),
+                sealed_password: "v1|password".to_owned(),
+            }),
             revision: 3,
             ..Webhook::blank(
                 WebhookId::from_uuid(Uuid::from_u128(2)),

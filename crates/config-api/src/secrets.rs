@@ -280,7 +280,10 @@ async fn erase(api: &Api, id: WebhookId, now: Timestamp) -> Result<(), store::Er
         return Ok(());
     };
     match webhook.deleted_at {
-        Some(_) => clear(&mut webhook),
+        Some(_) => {
+            clear(&mut webhook);
+            (webhook.tls, webhook.authentication) = (None, None);
+        }
         None => webhook.secrets.retain(|secret| secret.is_live(now)),
     }
     drop_unused(&mut webhook);

@@ -64,6 +64,15 @@ pub const IN_FLIGHT: RangeInclusive<u32> = 1..=100;
 /// Most failed attempts in a row that may be waited for.
 pub const FAIL_AFTER_MAX: u32 = 10_000;
 
+/// Longest text in PEM, in bytes: room for three or four certificates. All of a webhook's definition has to fit a message.
+pub const PEM_MAX: usize = 16 * 1024;
+
+/// Longest name of a user or client, in bytes.
+pub const CREDENTIAL_NAME_MAX: usize = 256;
+
+/// Longest password or client's secret, in bytes: with the name and encoded, it fits into one header.
+pub const CREDENTIAL_MAX: usize = 1024;
+
 /// Headers that are the connection's, the signature's or our own.
 const RESERVED: [&str; 17] = [
     "host",
@@ -366,6 +375,74 @@ pub fn header_value(value: &str) -> Result<(), String> {
     }
 }
 
+/// Certificates or a key in PEM; what is in them is looked at elsewhere.
+///
+/// # Errors
+/// What is wrong.
+pub fn pem(text: &str) -> Result<(), String> {
+    if text.len() > PEM_MAX {
+        return Err(format!("at most {PEM_MAX} bytes"));
+    }
+    match text.contains('\0') {
+        true => Err("it holds U+0000".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// A user's name (RFC 7617 §2).
+///
+/// # Errors
+/// What it may be.
+pub fn username(name: &str) -> Result<(), String> {
+    match (1..=CREDENTIAL_NAME_MAX).contains(&name.len()) && !name.contains(':') && !name.chars().any(char::is_control)
+    {
+        true => Ok(()),
+        false => Err(format!(
+            "a user's name is 1 to {CREDENTIAL_NAME_MAX} bytes long, without a colon and control characters"
+        )),
+    }
+}
+
+/// A client's id (RFC 6749 §A.1).
+///
+/// # Errors
+/// What it may be.
+pub fn client_id(id: &str) -> Result<(), String> {
+    let is_visible = id.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    match (1..=CREDENTIAL_NAME_MAX).contains(&id.len()) && is_visible {
+        true => Ok(()),
+        false => Err(format!(
+            "a client's id is 1 to {CREDENTIAL_NAME_MAX} characters of printable ASCII"
+        )),
+    }
+}
+
+/// A password or a client's secret.
+///
+/// # Errors
+/// What it may be; nothing of it is in it.
+pub fn credential(secret: &str) -> Result<(), String> {
+    match secret.len() <= CREDENTIAL_MAX && !secret.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(format!(
+            "it is at most {CREDENTIAL_MAX} bytes long, without control characters"
+        )),
+    }
+}
+
+/// What an access token is to be good for (RFC 6749 §3.3).
+///
+/// # Errors
+/// What it may be.
+pub fn scope(scope: &str) -> Result<(), String> {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    match scope.len() <= CREDENTIAL_MAX && scope.split(' ').all(is_word) {
+        true => Ok(()),
+        false => Err("words of printable ASCII without quotes and backslashes, with one space between them".to_owned()),
+    }
+}
+
 /// Whether a header is protected unless its owner says otherwise.
 #[must_use]
 pub fn is_protected_by_name(name: &str) -> bool {
@@ -587,6 +664,39 @@ mod tests {
         for bad in ["Content-Type", "authorization", "host", "webhook-signature", "", "a b"] {
             assert!(signature_header(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn credentials_are_what_their_headers_can_hold() {
+        for (good, checked) in [
+            ("user", username as fn(&str) -> Result<(), String>),
+            ("J\u{fc}rgen @ home", username),
+            ("client 1:x", client_id),
+            ("", credential),
+            ("p\u{e4}ss:word", credential),
+            ("a", scope),
+            ("hooks:write openid", scope),
+        ] {
+            assert_eq!(checked(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(1025);
+        for (bad, checked) in [
+            ("", username as fn(&str) -> Result<(), String>),
+            ("a:b", username),
+            ("a\n", username),
+            (&long[..257], username),
+            ("", client_id),
+            ("\u{e4}", client_id),
+            ("a\r\nb", credential),
+            (&long, credential),
+            ("", scope),
+            ("a  b", scope),
+            ("a\"b", scope),
+            ("-----BEGIN\0", pem),
+        ] {
+            assert!(checked(bad).is_err(), "{bad:?}");
+        }
+        assert!(pem(&"x".repeat(PEM_MAX + 1)).is_err());
     }
 
     #[test]

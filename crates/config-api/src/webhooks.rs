@@ -13,15 +13,18 @@ use proto_schemas::stream::config_key;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use store::projects::{self, Project};
-use store::webhooks::{self, Webhook};
+use store::webhooks::{self, Authentication, Webhook};
 use store::{Connection, Error};
 
 use crate::access::Caller;
 use crate::api::{Api, failed, new_id, note_changed};
-use crate::changes::{Changes, Rules};
+use crate::changes::{AuthenticationChange, Changes, Rules};
 use crate::http::webhooks::Definition;
 use crate::secrets;
 use crate::trials::Check;
+
+/// Where access tokens are had, as a field of a request.
+const TOKEN_URL: &str = "/authentication/token_url";
 
 /// A webhook that has just been made.
 #[derive(Debug)]
@@ -43,7 +46,10 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
     let mut webhook = blank(api, project);
     apply(api, profile, changes, &mut webhook)?;
     // Before the transaction, because name servers may take seconds.
-    vet(api, &webhook.url).await?;
+    vet(api, "/url", &webhook.url).await?;
+    if let Some(Authentication::ClientCredentials { token_url, .. }) = &webhook.authentication {
+        vet(api, TOKEN_URL, token_url).await?;
+    }
 
     let check = Check::wanted(api, project, profile, None, &mut webhook);
     let mut transaction = api.store.begin().await.map_err(failed)?;
@@ -85,6 +91,9 @@ pub async fn change(
     changes: Changes,
 ) -> Result<Webhook, Problem> {
     let url = changes.url.clone();
+    if let Some(Some(AuthenticationChange::ClientCredentials { token_url, .. })) = &changes.authentication {
+        vet(api, TOKEN_URL, token_url).await?;
+    }
     let changes = |stored: &Webhook| condition(stored).map(|()| changes);
     change_with(api, project, caller, named, url, changes).await
 }
@@ -103,7 +112,7 @@ pub async fn change_with(
 ) -> Result<Webhook, Problem> {
     let profile = profile(api, project)?;
     if let Some(url) = &url {
-        vet(api, url).await?;
+        vet(api, "/url", url).await?;
     }
     let mut transaction = api.store.begin().await.map_err(failed)?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
@@ -154,6 +163,7 @@ pub async fn remove(
     // Nothing is sent to it any more, so nothing secret of it is kept.
     secrets::clear(&mut webhook);
     webhook.headers.clear();
+    (webhook.tls, webhook.authentication) = (None, None);
     webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
     note_written(&mut transaction, &webhook, caller).await?;
     transaction.commit().await.map_err(failed)?;
@@ -198,16 +208,14 @@ pub(crate) fn apply(api: &Api, profile: &Profile, changes: Changes, webhook: &mu
     changes.apply(webhook, &rules).map_err(Problem::fields)
 }
 
-/// Refuses an address whose name leads to where no webhook may go. One whose shape is wrong is refused elsewhere.
-pub(crate) async fn vet(api: &Api, url: &str) -> Result<(), Problem> {
+/// Refuses an address, given as this field, whose name leads to where no webhook may go. One whose shape is wrong is
+/// refused elsewhere.
+pub(crate) async fn vet(api: &Api, field: &str, url: &str) -> Result<(), Problem> {
+    let refused = |refused: Refused| Problem::field(field, refused.to_string());
     match api.guard.check(url) {
         Ok(target) => api.guard.vet(&target).await.map_err(refused),
         Err(_) => Ok(()),
     }
-}
-
-fn refused(refused: Refused) -> Problem {
-    Problem::field("/url", refused.to_string())
 }
 
 /// Where the profile wants every url to have one webhook at most, refuses one that has another already.

@@ -26,8 +26,8 @@ use common::failpoint::{self, Point};
 use common::ledger::Ledger;
 use common::model::Standing;
 use common::render::Rendered;
-use common::request::{self, Addressed, Error, Prepared};
-use http::{HeaderValue, Method};
+use common::request::{self, Addressed, Error};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::classify;
 use crate::lanes::{Admission, Lanes, Limits, Own};
-use crate::requests::Requests;
+use crate::requests::{Ready, Requests};
 
 /// A duty that was handed out this often without an end is given up: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
@@ -203,19 +203,20 @@ impl Stage {
     }
 
     async fn attempt(&self, due: &DeliveryDue, webhook: &Arc<Webhook>) -> Fact {
-        let prepared = match due.trial {
+        let ready = match due.trial {
             None => self.requests.prepare(webhook),
             Some(_) => self.requests.prepare_once(webhook),
         };
         let mut body = Bytes::new();
-        let made = match prepared {
-            Ok(prepared) => match prepared
+        let made = match ready {
+            Ok(ready) => match ready
+                .prepared
                 .render(&due.event)
-                .and_then(|it| Ok((it, prepared.address(&due.event)?)))
+                .and_then(|it| Ok((it, ready.prepared.address(&due.event)?)))
             {
                 Ok((rendered, addressed)) => {
                     body = rendered.body.clone();
-                    self.send(due, &prepared, &addressed, &rendered).await
+                    self.send(due, &ready, &addressed, &rendered).await
                 }
                 // The same event and the same definition would come to the same again.
                 Err(unsendable) => Ok(Made::failed(
@@ -226,7 +227,7 @@ impl Stage {
                 )),
             },
             // Refused like an address is: by what the webhook says, so it counts as its attempt.
-            Err(Error::Url(refused)) => Ok(Made::failed(
+            Err(Error::Url(refused) | Error::TokenUrl(refused)) => Ok(Made::failed(
                 self.clock.now(),
                 Outcome::Failed,
                 ErrorClass::RefusedAddress,
@@ -255,11 +256,12 @@ impl Stage {
     async fn send(
         &self,
         due: &DeliveryDue,
-        prepared: &Prepared,
+        ready: &Ready,
         addressed: &Addressed<'_>,
         rendered: &Rendered,
     ) -> Result<Made, Error> {
         let started_at = self.clock.now();
+        let prepared = &ready.prepared;
         let mut headers = prepared.headers(&due.event, addressed, rendered, started_at)?;
         if due.trial.is_some() {
             headers.insert(request::TEST, HeaderValue::from_static("true"));
@@ -267,22 +269,65 @@ impl Stage {
         if due.run > 0 {
             headers.insert(request::REPLAY, HeaderValue::from(due.run));
         }
-        let request = egress::Request {
+        let request = Unsent {
             method: Method::POST,
             target: &addressed.target,
             headers,
             body: rendered.body.clone(),
-            timeout: prepared.webhook.timeout,
         };
         Ok(self
-            .exchange(request, started_at, prepared.webhook.redirect_is_success)
+            .exchange(ready, request, started_at, prepared.webhook.redirect_is_success)
             .await)
     }
 
+    /// Makes a request that lacks nothing but the access token, if it is to have one.
+    async fn exchange(
+        &self,
+        ready: &Ready,
+        mut request: Unsent<'_>,
+        started_at: Timestamp,
+        redirect_is_success: bool,
+    ) -> Made {
+        let begun = Instant::now();
+        let access_token = match ready.access_token(&self.client).await {
+            Ok(access_token) => access_token,
+            Err(missing) => {
+                return Made {
+                    duration: begun.elapsed(),
+                    ..Made::failed(started_at, Outcome::Failed, missing.class, missing.text)
+                };
+            }
+        };
+        if let Some(value) = &access_token {
+            request.headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        let made = self.send_ready(ready, request, started_at, redirect_is_success).await;
+        if let Some(value) = access_token
+            && made.status == Some(StatusCode::UNAUTHORIZED.as_u16())
+        {
+            ready.refused(&value).await;
+        }
+        made
+    }
+
     /// Makes a request that is ready.
-    async fn exchange(&self, request: egress::Request<'_>, started_at: Timestamp, redirect_is_success: bool) -> Made {
+    async fn send_ready(
+        &self,
+        ready: &Ready,
+        request: Unsent<'_>,
+        started_at: Timestamp,
+        redirect_is_success: bool,
+    ) -> Made {
         let request_head = egress::head_checksum(&request.method, request.target.as_str(), &request.headers);
         let begun = Instant::now();
+        let request = egress::Request {
+            method: request.method,
+            target: request.target,
+            tls: ready.prepared.tls.as_ref(),
+            headers: request.headers,
+            body: request.body,
+            timeout: ready.prepared.webhook.timeout,
+        };
         let egress::Exchange { outcome, timings, peer } = self.client.send(request).await;
         let duration = begun.elapsed();
         let exchange = Exchange {
@@ -364,6 +409,14 @@ impl Stage {
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
+}
+
+/// A request, but for what its webhook has for all.
+struct Unsent<'a> {
+    method: Method,
+    target: &'a egress::Target,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 /// What one request came to.

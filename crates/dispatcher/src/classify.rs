@@ -37,9 +37,15 @@ pub fn sign(status: Option<u16>, class: Option<ErrorClass>, retry_after: Option<
             _ => Sign::Ill,
         },
         Some(ErrorClass::RefusedAddress | ErrorClass::Webhook | ErrorClass::GaveUp) => Sign::Nothing,
-        Some(ErrorClass::Dns | ErrorClass::Connect | ErrorClass::Tls | ErrorClass::Timeout | ErrorClass::Body) => {
-            Sign::Ill
-        }
+        // Without an access token no request can be made: who gives it out is as much to be left alone.
+        Some(
+            ErrorClass::Dns
+            | ErrorClass::Connect
+            | ErrorClass::Tls
+            | ErrorClass::Timeout
+            | ErrorClass::Body
+            | ErrorClass::Authentication,
+        ) => Sign::Ill,
     };
     (sign, throttled)
 }
@@ -84,6 +90,7 @@ mod tests {
             ErrorClass::Tls,
             ErrorClass::Timeout,
             ErrorClass::Body,
+            ErrorClass::Authentication,
         ] {
             assert_eq!(of(None, class), Sign::Ill, "{class:?}");
         }

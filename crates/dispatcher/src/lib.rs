@@ -8,9 +8,11 @@
 //! - [`breaker`]: is the receiver worth asking at all (pure)
 //! - [`throttle`]: how much it takes that has said it is asked too much (pure)
 //! - [`attempt`]: the stage
+//! - [`access_token`]: what a receiver wants to be shown that is had elsewhere
 //! - [`requests`]: webhooks ready for requests, as they are defined now
 //! - [`classify`]: response → outcome (pure)
 
+pub mod access_token;
 pub mod attempt;
 pub mod breaker;
 pub mod classify;

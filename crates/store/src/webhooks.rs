@@ -1,6 +1,7 @@
 //! `webhooks` and `webhook_revisions`: subscriptions as their owners wrote them, and who changed what when. Written by
 //! config-api. A deleted webhook's row stays, so that late deliveries and the log still know it.
 
+mod receiver;
 mod revisions;
 mod secrets;
 mod settings;
@@ -15,6 +16,7 @@ use sqlx::query_as;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+pub use self::receiver::{Authentication, ClientCertificate, Tls};
 pub use self::revisions::{Revision, note_revision, revision, revisions};
 pub use self::secrets::{Secret, lock, with_secrets_to_erase};
 pub use self::settings::{BodyKind, Ordering, RateLimit, Settings, SignatureSettings};
@@ -53,6 +55,10 @@ pub struct Webhook {
     pub attributes: BTreeMap<String, String>,
     /// How it is delivered to.
     pub settings: Settings,
+    /// What its TLS sessions are made with, beside what the operator's are.
+    pub tls: Option<Tls>,
+    /// How its requests say who they come from, beside their signature.
+    pub authentication: Option<Authentication>,
     /// The endpoint check it has to pass before it gets events.
     pub check: Option<Uuid>,
     /// What stopped it before this instant is void.
@@ -89,6 +95,8 @@ impl Webhook {
             labels: BTreeMap::new(),
             attributes: BTreeMap::new(),
             settings: Settings::default(),
+            tls: None,
+            authentication: None,
             check: None,
             restarted_at: None,
             retry: None,
@@ -178,6 +186,8 @@ struct Row {
     labels: Json<BTreeMap<String, String>>,
     attributes: Json<BTreeMap<String, String>>,
     settings: Json<Settings>,
+    tls: Option<Json<Tls>>,
+    authentication: Option<Json<Authentication>>,
     check_id: Option<Uuid>,
     restarted_at: Option<time::OffsetDateTime>,
     retry: Option<Json<StoredRetry>>,
@@ -217,6 +227,8 @@ impl TryFrom<Row> for Webhook {
             labels: row.labels.0,
             attributes: row.attributes.0,
             settings: row.settings.0,
+            tls: row.tls.map(|stored| stored.0),
+            authentication: row.authentication.map(|stored| stored.0),
             check: row.check_id,
             restarted_at: row.restarted_at.map(from_sql),
             retry: row.retry.and_then(|stored| Retry::from_stored(stored.0)),
@@ -242,8 +254,9 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         "-- webhooks::insert
          INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
                                revision, created_at, updated_at, description, labels, attributes, settings, check_id,
-                               restarted_at, secrets, secrets_of, secrets_expire_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21)",
+                               restarted_at, secrets, secrets_of, secrets_expire_at, tls, authentication)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21,
+                 $22, $23)",
         webhook.id.as_uuid(),
         webhook.project.as_uuid(),
         webhook.name,
@@ -265,6 +278,8 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         webhook.restarted_at.map(to_sql),
         Json(secrets::stored(&webhook.secrets)) as _,
         secrets::first_expiry(&webhook.secrets).map(to_sql),
+        webhook.tls.as_ref().map(Json) as _,
+        webhook.authentication.as_ref().map(Json) as _,
     )
     .execute(connection)
     .await?;
@@ -283,7 +298,7 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
          SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
              timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12, description = $13, labels = $14,
              attributes = $15, settings = $16, check_id = $17, restarted_at = $18, secrets = $19, secrets_of = $6,
-             secrets_expire_at = $20
+             secrets_expire_at = $20, tls = $21, authentication = $22
          WHERE id = $1",
         webhook.id.as_uuid(),
         webhook.name,
@@ -305,6 +320,8 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         webhook.restarted_at.map(to_sql),
         Json(secrets::stored(&webhook.secrets)) as _,
         secrets::first_expiry(&webhook.secrets).map(to_sql),
+        webhook.tls.as_ref().map(Json) as _,
+        webhook.authentication.as_ref().map(Json) as _,
     )
     .execute(connection)
     .await?;
@@ -323,8 +340,9 @@ pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
-                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
-                updated_at, deleted_at
+                tls AS "tls: Json<Tls>", authentication AS "authentication: Json<Authentication>", check_id,
+                restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at,
+                deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))"#,
         project.as_uuid(),
@@ -352,8 +370,9 @@ pub async fn find_for_update(
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
-                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
-                updated_at, deleted_at
+                tls AS "tls: Json<Tls>", authentication AS "authentication: Json<Authentication>", check_id,
+                restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at,
+                deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND (id = $2 OR ($2 IS NULL AND name = $3))
          FOR UPDATE"#,
@@ -402,8 +421,9 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
-                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
-                updated_at, deleted_at
+                tls AS "tls: Json<Tls>", authentication AS "authentication: Json<Authentication>", check_id,
+                restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at,
+                deleted_at
          FROM webhooks WHERE id = ANY($1)"#,
         &ids,
     )
@@ -439,8 +459,9 @@ pub async fn page(
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
-                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
-                updated_at, deleted_at
+                tls AS "tls: Json<Tls>", authentication AS "authentication: Json<Authentication>", check_id,
+                restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at,
+                deleted_at
          FROM webhooks
          WHERE project_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2)
            AND ($4::jsonb = '{}' OR labels @> $4) AND ($5::text IS NULL OR strpos(lower(name), lower($5)) > 0)

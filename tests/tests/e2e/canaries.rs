@@ -3,17 +3,21 @@
 
 use std::process::Command;
 
-use posthaste_tests::{Answer, Canaries, Cluster, Producer, Receiver, Role, Setup, eventually};
+use posthaste_tests::{Answer, Authority, Canaries, Cluster, Producer, Receiver, Role, Setup, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const GIVEN: &str = "whsec_q83vEjRWeJq83vEjRWeJq83vEjRWeJq83vEj/+8=";
 const HEADER: &str = "Bearer canary-of-a-protected-header-0123456789";
+const ACCESS_TOKEN: &str = "canary-of-an-access-token-0123456789";
+const PASSWORD: &str = "canary-of-a-password-0123456789";
+const CLIENT_SECRET: &str = "canary-of-a-clients-secret-0123456789";
 /// What was never taken, and so is not known to anybody.
-const REFUSED: [&str; 3] = [
+const REFUSED: [&str; 4] = [
     "canary-of-a-password-in-an-url",
     "canary-of-a-header\r\nthat-has-two-lines",
     "whsec_canary-of-a-secret-that-is-none!",
+    "canary-of-a-key-that-is-none",
 ];
 
 #[tokio::test]
@@ -35,6 +39,7 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         .iter()
         .for_each(|refused| canaries.add("refused value", refused.trim_end_matches("\r\nthat-has-two-lines")));
     canaries.add("protected header", HEADER);
+    canaries.add("access token", ACCESS_TOKEN);
     let hooks = "/v1/projects/acme/webhooks";
     api.create_project("acme").await.unwrap();
     let post = async |path: &str, body: Value| api.call(Method::POST, path, Some(&body)).await.unwrap();
@@ -44,6 +49,20 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         Receiver::start().await,
         Receiver::scripted(|_, _| Answer::status(500)).await,
     );
+    let tokens = Receiver::scripted(|_, _| Answer {
+        body: json!({ "access_token": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 0 }).to_string(),
+        ..Answer::status(200)
+    })
+    .await;
+    let own = Authority::new().unwrap().certificate("posthaste.example").unwrap();
+    let tls = json!({ "client_certificate": own.pem, "client_key": own.key });
+    let basic = json!({ "type": "basic", "username": "me", "password": PASSWORD });
+    let credentials = json!({
+        "type": "oauth2_client_credentials",
+        "token_url": tokens.url,
+        "client_id": "me",
+        "client_secret": CLIENT_SECRET,
+    });
     let headers = json!([{ "key": "Authorization", "value": HEADER, "protected": true }]);
     for (name, receiver, more) in [
         ("steady", &steady, json!({ "secret": GIVEN, "headers": headers })),
@@ -53,6 +72,8 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
             json!({ "retry": { "delays": ["0s", "1s"] }, "headers": headers, "events": ["order.*", "posthaste.*"] }),
         ),
         ("keys", &steady, json!({ "secret_kind": "v1a" })),
+        ("basic", &steady, json!({ "authentication": basic, "tls": tls })),
+        ("token", &steady, json!({ "authentication": credentials })),
     ] {
         cluster.create_webhook("acme", name, &receiver.url, more).await.unwrap();
     }
@@ -61,6 +82,8 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         json!({ "name": "w", "events": ["*"], "url": steady.url,
                 "headers": [{ "key": "x-secret", "value": REFUSED[1] }] }),
         json!({ "name": "w", "events": ["*"], "url": steady.url, "secret": REFUSED[2] }),
+        json!({ "name": "w", "events": ["*"], "url": steady.url,
+                "tls": { "client_certificate": own.pem, "client_key": REFUSED[3] } }),
     ] {
         let (status, answer) = post(hooks, wrong).await;
         assert!(status.is_client_error(), "{status} {answer}");
@@ -87,6 +110,9 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         "failing:test",
         "steady:preview",
         "keys:preview",
+        "token:test",
+        "token:preview",
+        "basic:preview",
         "keys:rotate-secret",
         "failing:pause",
         "failing:resume",
@@ -124,6 +150,8 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         "",
         "/webhooks",
         "/webhooks/steady",
+        "/webhooks/token",
+        "/webhooks/basic/revisions",
         "/webhooks/steady/revisions",
         "/webhooks/steady/revisions/1/diff",
         "/events",
@@ -163,10 +191,14 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         assert_eq!(canaries.find(metrics.as_bytes()), Vec::<String>::new(), "{metrics}");
     }
 
+    assert!(tokens.count() > 0);
+
     // What is sent: a protected header goes to its receiver, and what signs goes nowhere.
     let signing = Canaries::default();
     signing.add("given secret", GIVEN);
     signing.add("rotated secret", rotated["secret"].as_str().unwrap());
+    // What access tokens are had with goes where they are had.
+    signing.add("client's secret", CLIENT_SECRET);
     for request in steady.received().iter().chain(&failing.received()) {
         let sent = format!(
             "{} {:?} {}",

@@ -1,6 +1,7 @@
 //! The one client that talks to receivers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,14 +9,14 @@ use http::header::{self, ACCEPT, CONTENT_LENGTH};
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry::metrics::Counter;
 use proto_schemas::ledger::{ErrorClass, Timings};
 use tokio::time::{Instant, timeout_at};
 
-use super::connector::{self, Connector, Peer};
+use super::connector::{Connector, Peer};
 use super::error::{self, Error};
+use super::pools::Pools;
+use super::tls::{Sessions, Tls};
 use super::url_policy::Target;
 use super::{Config, ConfigError, Guard};
 
@@ -26,15 +27,6 @@ pub const BODY_KEPT_MAX: usize = 16 * 1024;
 /// How much of a response's header lines is kept, in bytes: the record of an attempt must fit a NATS message.
 pub const HEADERS_KEPT_MAX: usize = 16 * 1024;
 
-/// One host may serve many webhooks, each with a lane of its own; closing what the next request needs costs more than
-/// keeping it for [`IDLE_TIMEOUT`].
-const IDLE_PER_HOST_MAX: usize = 256;
-/// Receivers commonly close after 60 s or more; giving up earlier avoids sending into a connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-const HTTP2_HEADER_LIST_MAX: u32 = 16 * 1024;
-/// Notices an HTTP/2 connection that has died silently, which all of a receiver's requests would otherwise wait on.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a request that its receiver did not touch is sent again.
 const SENT_AGAIN_MAX: u32 = 2;
 /// Who says that it is asking.
@@ -44,7 +36,7 @@ const AGENT: HeaderValue = HeaderValue::from_static(USER_AGENT);
 /// Sends requests to webhooks' URLs, under guard. Make one per process: connections are kept and shared. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    pub(super) pools: Arc<Pools>,
     guard: Guard,
     violations: Counter<u64>,
 }
@@ -56,6 +48,8 @@ pub struct Request<'a> {
     pub method: Method,
     /// Where to.
     pub target: &'a Target,
+    /// What its TLS session is made with, beside what is the operator's.
+    pub tls: Option<&'a Tls>,
     /// Every header but host, content-length and what the connection needs; `user-agent` and `accept` have defaults.
     pub headers: HeaderMap,
     /// The bytes that were signed; only a POST has a body.
@@ -84,7 +78,7 @@ pub struct Exchange {
     pub outcome: Result<Response, Error>,
     /// How long its parts took. Those of the connection are there where one was made for this request.
     pub timings: Timings,
-    /// Who was talked to.
+    /// Who was talked to, where that is known here and not to the operator's proxy alone.
     pub peer: Option<SocketAddr>,
 }
 
@@ -99,30 +93,22 @@ impl Client {
             Some(path) => super::config::read_authorities(path)?,
             None => Vec::new(),
         };
+        let sessions = Sessions::new(authorities).map_err(ConfigError::Client)?;
         let connector = Connector {
             resolver: guard.resolver.clone(),
             addresses: guard.addresses.clone(),
-            tls: connector::tls(authorities).map_err(ConfigError::Client)?,
+            tls: sessions.connector(None).map_err(ConfigError::Client)?,
             https_only: !config.allow_http,
+            proxy: config.proxy.clone().map(Arc::new),
+            refusals: guard.refusals.clone(),
         };
-        // It follows no redirect and knows no proxy: each would go around the guard.
-        #[expect(clippy::disallowed_methods, reason = "this is the one client")]
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .http2_max_header_list_size(HTTP2_HEADER_LIST_MAX)
-            .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
-            .build(connector);
         let violations = opentelemetry::global::meter("posthaste")
             .u64_counter("ssrf_invariant_violation")
             .with_description("Responses from an address that is not allowed, past every check. Must stay 0")
             .build();
         violations.add(0, &[]);
         Ok(Self {
-            http,
+            pools: Arc::new(Pools::new(sessions, connector)),
             guard,
             violations,
         })
@@ -175,27 +161,26 @@ impl Client {
         begun: Instant,
         exchange: &mut Exchange,
     ) -> Result<http::Response<Incoming>, Error> {
+        let pool = self.pools.of(request.tls)?;
         let request = to_http(request)?;
         let mut again = 0;
         loop {
-            match self.http.request(request.clone()).await {
+            match pool.request(request.clone()).await {
                 Ok(head) => {
                     exchange.note(head.extensions(), begun);
                     return Ok(head);
                 }
                 Err(error) if again < SENT_AGAIN_MAX && error::is_untouched(&error) => again += 1,
                 Err(error) => {
+                    let mut extensions = Extensions::new();
                     if let Some(failed) = error::failed_connection(&error) {
                         (exchange.timings, exchange.peer) = (failed.timings, failed.peer);
                     } else if let Some(connected) = error.connect_info() {
-                        let mut extensions = Extensions::new();
                         connected.get_extras(&mut extensions);
                         exchange.note(&extensions, begun);
-                        if let Some(failure) = extensions.get::<Peer>().and_then(Peer::tls_failure) {
-                            return Err(failure.clone());
-                        }
                     }
-                    return Err(Error::of_request(&error));
+                    let fault = extensions.get().and_then(Peer::fault);
+                    return Err(Error::of_request(&error, fault));
                 }
             }
         }
@@ -205,6 +190,8 @@ impl Client {
     fn assert_allowed(&self, target: &Target, remote: Option<SocketAddr>) -> Result<(), Error> {
         match remote {
             Some(remote) if self.guard.addresses.check(remote.ip()).is_ok() => Ok(()),
+            // All go by way of the proxy, and it has seen to that.
+            None if self.guard.is_proxied => Ok(()),
             remote => {
                 self.violations.add(1, &[]);
                 tracing::error!(
@@ -222,7 +209,7 @@ impl Exchange {
     /// Notes over which connection it went.
     fn note(&mut self, extensions: &Extensions, begun: Instant) {
         if let Some(peer) = extensions.get::<Peer>() {
-            self.peer = Some(peer.address);
+            self.peer = peer.address;
             self.timings = peer.timings_for(begun);
         }
     }
@@ -262,6 +249,7 @@ fn to_http(request: Request<'_>) -> Result<http::Request<Full<Bytes>>, Error> {
         target,
         mut headers,
         body,
+        tls: _,
         timeout: _,
     } = request;
     let uri: Uri = target

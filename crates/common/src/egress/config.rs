@@ -9,6 +9,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use url::Host;
+
+use super::Proxy;
 
 /// What webhooks may reach beyond the public internet over https. The defaults are the safe ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -76,6 +79,20 @@ pub struct Config {
         default_value = ""
     )]
     pub name_servers: NameServers,
+    /// Proxy (http://host:port) that every request to a webhook leaves by, in an HTTP tunnel. It resolves names, so which
+    /// addresses they may lead to is then its to enforce. Proxies of the environment (HTTP_PROXY) are never used
+    #[arg(long = "egress-proxy", env = "POSTHASTE_EGRESS_PROXY", value_name = "URL")]
+    pub proxy: Option<Proxy>,
+
+    /// Host names under which this platform is reached, and all below them: webhooks may not have them, or events would go
+    /// round in circles
+    #[arg(
+        long = "egress-own-hosts",
+        env = "POSTHASTE_EGRESS_OWN_HOSTS",
+        value_name = "HOST,…",
+        default_value = ""
+    )]
+    pub own_hosts: Zones,
 }
 
 /// Address ranges, written `10.0.0.0/8,::1`.
@@ -89,6 +106,10 @@ pub struct Hosts(Vec<String>);
 /// Name servers, written `10.0.0.53,[2001:db8::53]:5353`. The port is 53 where none is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameServers(Vec<SocketAddr>);
+
+/// Host names that stand for all below them, too, written `hooks.example.com,example.org`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Zones(Vec<String>);
 
 /// Why there is no guard or no client.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +157,13 @@ impl Config {
         }
         if !self.allow_hosts.is_empty() {
             tracing::warn!(hosts = %self.allow_hosts, "webhooks may name local hosts (POSTHASTE_EGRESS_ALLOW_HOSTS)");
+        }
+        if let Some(proxy) = &self.proxy {
+            tracing::warn!(
+                %proxy,
+                "requests to webhooks leave by a proxy (POSTHASTE_EGRESS_PROXY), which resolves their hosts' names: that \
+                 these lead to no address inside is the proxy's to enforce, and not enforced here"
+            );
         }
     }
 }
@@ -195,6 +223,33 @@ impl FromStr for NameServers {
             })
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+}
+
+impl FromStr for Zones {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let zone = |entry: &str| match Host::parse(entry) {
+            Ok(Host::Domain(name)) if !name.trim_end_matches('.').is_empty() && !name.contains('*') => {
+                Ok(name.trim_end_matches('.').to_owned())
+            }
+            Ok(Host::Ipv4(_) | Host::Ipv6(_)) => Err(format!(
+                "`{entry}` is an address; --egress-deny-cidrs keeps webhooks from those"
+            )),
+            _ => Err(format!(
+                "`{entry}` is not a host name such as hooks.example.com, which stands for all below it, too"
+            )),
+        };
+        entries(text).map(zone).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Deref for Zones {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
     }
 }
 
@@ -279,6 +334,10 @@ mod tests {
             "--egress-allow-cidrs=10.0.0.0/33",
             "--egress-deny-cidrs=host",
             "--egress-name-servers=ns.example",
+            "--egress-own-hosts=*.example.com",
+            "--egress-own-hosts=https://example.com",
+            "--egress-own-hosts=10.0.0.1",
+            "--egress-proxy=proxy:3128",
         ] {
             assert!(parse(&[bad]).is_err(), "{bad}");
         }

@@ -15,9 +15,10 @@ use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
 use proto_schemas::ledger::{ErrorClass, Timings, TlsFault};
-use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -25,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::address_policy::AddressPolicy;
 use super::error::Error;
+use super::proxy::{self, Proxy};
 use super::resolver::{self, Resolver};
 
 /// Name look-up, TCP and TLS together.
@@ -37,20 +39,28 @@ pub(super) struct Connector {
     pub(super) addresses: Arc<AddressPolicy>,
     pub(super) tls: TlsConnector,
     pub(super) https_only: bool,
+    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) refusals: Counter<u64>,
 }
 
 /// What is known of a connection, for every response that comes over it.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    /// The other end.
-    pub(super) address: SocketAddr,
+    /// The other end; `None` where it is known to the operator's proxy alone.
+    pub(super) address: Option<SocketAddr>,
     begun: Instant,
     timings: Timings,
     used: Arc<AtomicBool>,
-    tls_failure: Arc<OnceLock<Error>>,
+    fault: Arc<OnceLock<Error>>,
 }
 
 impl Peer {
+    /// What ended its TLS session, if anything did: in TLS 1.3 the other side looks at our certificate when for us the
+    /// handshake is over, and HTTP/2 tells of what then comes no more than the text.
+    pub(super) fn fault(&self) -> Option<Error> {
+        self.fault.get().cloned()
+    }
+
     /// How long the connection took, for the request it was made for: the first one over it, if it began before the
     /// connection did.
     pub(super) fn timings_for(&self, begun: Instant) -> Timings {
@@ -58,12 +68,6 @@ impl Peer {
             true => self.timings,
             false => Timings::default(),
         }
-    }
-
-    /// What ended the TLS session, if that is what ended the connection. HTTP/2 passes on no more of an error than its
-    /// text, and in TLS 1.3 a server asks for a client's certificate when the handshake is over here.
-    pub(super) fn tls_failure(&self) -> Option<&Error> {
-        self.tls_failure.get()
     }
 }
 
@@ -76,20 +80,12 @@ pub(super) struct Failed {
     pub(super) peer: Option<SocketAddr>,
 }
 
-/// The TLS settings of every connection: the system's authorities and `extra` ones, HTTP/2 where the other side has it.
-pub(super) fn tls(extra: Vec<CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, Arc::clone(&provider))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
 impl Connector {
+    /// One like it that makes its TLS sessions otherwise.
+    pub(super) fn with_tls(&self, tls: TlsConnector) -> Self {
+        Self { tls, ..self.clone() }
+    }
+
     async fn connect(self, uri: Uri) -> Result<Stream, Failed> {
         let mut at = Progress::begin();
         match self.make(&uri, &mut at).await {
@@ -110,14 +106,19 @@ impl Connector {
         // In brackets where it is an IPv6 address.
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        let addresses = self.addresses_of(host, at).await?;
-        let socket = dial(&addresses, port, at).await?;
+        let socket = match &self.proxy {
+            None => {
+                let addresses = self.addresses_of(host, at).await?;
+                let socket = dial(&addresses, port, at).await?;
+                at.peer = Some(socket.peer_addr().map_err(|error| Error::of_dial(&error))?);
+                socket
+            }
+            Some(proxy) => self.tunnel(proxy, uri.host().unwrap_or_default(), port, at).await?,
+        };
         at.took(|timings| &mut timings.connect);
         let _ = socket.set_nodelay(true);
-        let address = socket.peer_addr().map_err(|error| Error::of_dial(&error))?;
-        at.peer = Some(address);
         if !is_https {
-            return Ok(Stream::new(Io::Plain(TokioIo::new(socket)), false, address, at));
+            return Ok(Stream::new(Io::Plain(TokioIo::new(socket)), false, at));
         }
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::tls(TlsFault::WrongName, "the host has no name a certificate could be for"))?;
@@ -127,12 +128,23 @@ impl Connector {
             .map_err(|_| Error::tls(TlsFault::Timeout, "the TLS handshake took too long"))?
             .map_err(|error| Error::of_handshake(&error))?;
         let is_h2 = session.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream::new(
-            Io::Tls(Box::new(TokioIo::new(session))),
-            is_h2,
-            address,
-            at,
-        ))
+        Ok(Stream::new(Io::Tls(Box::new(TokioIo::new(session))), is_h2, at))
+    }
+
+    /// A connection by way of the operator's proxy. Where a name leads is for the proxy to say.
+    async fn tunnel(&self, proxy: &Proxy, host: &str, port: u16, at: &Progress) -> Result<TcpStream, Error> {
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            self.addresses.check(address).map_err(|_| Error::refused_address())?;
+        }
+        match timeout_at(at.deadline, proxy.tunnel(host, port)).await {
+            Ok(Ok(socket)) => Ok(socket),
+            Ok(Err(proxy::Failed::Refused)) => {
+                self.refusals.add(1, &[KeyValue::new("rule", "proxy")]);
+                Err(Error::refused_address())
+            }
+            Ok(Err(proxy::Failed::Other(error))) => Err(error),
+            Err(_) => Err(Error::new(ErrorClass::Connect, "no connection in time")),
+        }
     }
 
     /// The addresses that may be dialled: all of the host's, or an error.
@@ -224,25 +236,15 @@ enum Io {
 }
 
 impl Stream {
-    fn new(io: Io, is_h2: bool, address: SocketAddr, at: &Progress) -> Self {
+    fn new(io: Io, is_h2: bool, at: &Progress) -> Self {
         let peer = Peer {
-            address,
+            address: at.peer,
             begun: at.begun,
             timings: at.timings,
             used: Arc::default(),
-            tls_failure: Arc::default(),
+            fault: Arc::default(),
         };
         Self { io, is_h2, peer }
-    }
-
-    /// Keeps what ended the TLS session before it is lost on its way up.
-    fn noting<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if let Poll::Ready(Err(error)) = &done
-            && let Some(failure) = Error::of_session(error)
-        {
-            let _ = self.peer.tls_failure.set(failure);
-        }
-        done
     }
 }
 
@@ -258,13 +260,16 @@ impl Connection for Stream {
 
 impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let read = match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
-            Io::Tls(io) => {
-                let done = Pin::new(io).poll_read(cx, buffer);
-                self.noting(done)
-            }
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
+        };
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(fault) = Error::of_session(error)
+        {
+            let _ = self.peer.fault.set(fault);
         }
+        read
     }
 }
 

@@ -97,14 +97,17 @@ impl Error {
         }
     }
 
-    /// There was a TLS session, and it has failed.
+    /// The TLS session has ended with an error.
     pub(super) fn of_session(error: &io::Error) -> Option<Self> {
-        Some(of_tls(error.get_ref()?.downcast_ref()?))
+        error.get_ref()?.downcast_ref::<rustls::Error>().map(of_tls)
     }
 
-    /// There was no response.
-    pub(super) fn of_request(error: &legacy::Error) -> Self {
+    /// There was no response. `fault`: what ended the TLS session of the connection, if anything did.
+    pub(super) fn of_request(error: &legacy::Error, fault: Option<Self>) -> Self {
         log(error);
+        if let Some(fault) = fault {
+            return fault;
+        }
         causes(error)
             .find_map(Self::of_cause)
             .unwrap_or_else(|| Self::new(ErrorClass::Connect, "the connection was closed before a response came"))

@@ -7,7 +7,8 @@
 //!    definition is loaded. Only it makes a [`Target`], and only a [`Target`] can be sent to.
 //! 2. The connector vets a literal address, and has every address of a name's answer vetted; it dials those and asks
 //!    nobody again.
-//! 3. The client follows no redirect and uses no proxy, so there is no second destination.
+//! 3. The client follows no redirect and uses no proxy but the operator's, so there is no second destination. Where there
+//!    is one, it resolves names in place of 2, and what they lead to is its to look after ([`Proxy`]).
 //! 4. After the response's head, the address that answered is checked once more. A violation is counted and must not occur.
 //!
 //! The address rules ([`Config`] adds to them) are in `address_policy`, from the IANA special-purpose registries. Network
@@ -18,12 +19,17 @@ mod client;
 mod config;
 mod connector;
 mod error;
+mod pools;
+mod proxy;
 mod resolver;
+mod tls;
 mod url_policy;
 
 use std::fmt;
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
 use url::{Host, Url};
 
 use self::address_policy::{AddressPolicy, nat64_prefix};
@@ -33,8 +39,10 @@ use self::url_policy::UrlPolicy;
 pub use self::client::{
     BODY_KEPT_MAX, BODY_READ_MAX, Client, Exchange, HEADERS_KEPT_MAX, Request, Response, USER_AGENT, head_checksum,
 };
-pub use self::config::{Cidrs, Config, ConfigError, Hosts, NameServers};
+pub use self::config::{Cidrs, Config, ConfigError, Hosts, NameServers, Zones};
 pub use self::error::Error;
+pub use self::proxy::Proxy;
+pub use self::tls::{Tls, TlsError};
 pub use self::url_policy::{Refused, Target, URL_MAX};
 
 /// The rules, without the client: for whoever saves a URL.
@@ -43,6 +51,9 @@ pub struct Guard {
     urls: UrlPolicy,
     addresses: Arc<AddressPolicy>,
     resolver: Resolver,
+    refusals: Counter<u64>,
+    /// Whether names are resolved by the operator's proxy.
+    is_proxied: bool,
 }
 
 impl Guard {
@@ -59,14 +70,16 @@ impl Guard {
         let addresses = Arc::new(AddressPolicy::new(config, own));
         let refusals = opentelemetry::global::meter("posthaste")
             .u64_counter("ssrf_refused")
-            .with_description("Names of webhooks' hosts refused because of an address they lead to")
+            .with_description("Urls of webhooks refused because of where they lead, by the rule that did")
             .build();
         let resolver =
-            Resolver::new(&config.name_servers, addresses.clone(), refusals).map_err(ConfigError::Resolver)?;
+            Resolver::new(&config.name_servers, addresses.clone(), refusals.clone()).map_err(ConfigError::Resolver)?;
         Ok(Self {
             urls: UrlPolicy::new(config, addresses.clone()),
             addresses,
             resolver,
+            refusals,
+            is_proxied: config.proxy.is_some(),
         })
     }
 
@@ -76,18 +89,29 @@ impl Guard {
     /// # Errors
     /// The first rule that is broken, in words for whoever typed the URL.
     pub fn check(&self, url: &str) -> Result<Target, Refused> {
-        self.urls.check(url)
+        self.urls.check(url).inspect_err(|refused| {
+            let rule = match refused {
+                Refused::Address => "address",
+                Refused::OwnHost => "own_host",
+                // They are about how it is written.
+                _ => return,
+            };
+            self.refusals.add(1, &[KeyValue::new("rule", rule)]);
+            let url = Url::parse(url).map_or_else(|_| String::new(), |url| redact_url(&url));
+            tracing::warn!(url, rule, "a webhook's url is refused because of where it leads");
+        })
     }
 
     /// Resolves the target's host now and refuses it where it leads to an address that is not allowed, so that whoever
     /// saves it hears of it at once. A name that does not resolve passes: it may come into being before it is used, and
-    /// each request is checked anyway. Takes up to 4 s where name servers do not answer.
+    /// each request is checked anyway. Takes up to 4 s where name servers do not answer. Where the operator's proxy resolves
+    /// names, what they lead to from here says nothing.
     ///
     /// # Errors
     /// [`Refused::Address`]
     pub async fn vet(&self, target: &Target) -> Result<(), Refused> {
         match target.url().host() {
-            Some(Host::Domain(name)) => match self.resolver.resolve(name).await {
+            Some(Host::Domain(name)) if !self.is_proxied => match self.resolver.resolve(name).await {
                 Err(resolver::Error::Refused) => Err(Refused::Address),
                 _ => Ok(()),
             },

@@ -101,8 +101,11 @@ impl Resolver {
         if let [(address, reason), ..] = bad[..] {
             // A healthy receiver with a stray AAAA record is the commonest honest case: worth its own words and count.
             let only_because_of_aaaa = answer.iter().any(IpAddr::is_ipv4) && bad.iter().all(|(bad, _)| bad.is_ipv6());
-            self.refusals
-                .add(1, &[KeyValue::new("only_because_of_aaaa", only_because_of_aaaa)]);
+            let labels = [
+                KeyValue::new("rule", "name"),
+                KeyValue::new("only_because_of_aaaa", only_because_of_aaaa),
+            ];
+            self.refusals.add(1, &labels);
             tracing::warn!(host, %address, reason, only_because_of_aaaa, "a webhook's host leads to an address that is not allowed");
             return Err(Error::Refused);
         }

@@ -90,6 +90,9 @@ pub enum Refused {
     /// is there.
     #[error("target address not allowed")]
     Address,
+    /// A name of the platform's own: what is sent there would come back in. The text is the same.
+    #[error("target address not allowed")]
+    OwnHost,
 }
 
 /// The shape a URL must have. Applies when a webhook is saved and again when its definition is loaded for sending, since
@@ -98,6 +101,7 @@ pub enum Refused {
 pub(super) struct UrlPolicy {
     allow_http: bool,
     allow_hosts: Vec<String>,
+    own_hosts: Vec<String>,
     addresses: Arc<AddressPolicy>,
 }
 
@@ -106,6 +110,7 @@ impl UrlPolicy {
         Self {
             allow_http: config.allow_http,
             allow_hosts: config.allow_hosts.to_vec(),
+            own_hosts: config.own_hosts.to_vec(),
             addresses,
         }
     }
@@ -179,6 +184,9 @@ impl UrlPolicy {
             return Err(Refused::Host(
                 "is not a host name: labels of a-z, 0-9 and -, joined by dots",
             ));
+        }
+        if self.own_hosts.iter().any(|own| is_within(name, own)) {
+            return Err(Refused::OwnHost);
         }
         if self.allow_hosts.iter().any(|allowed| allowed == name) {
             return Ok(());
@@ -467,6 +475,39 @@ mod tests {
         assert!(policy.check("https://DB.prod.svc./").is_ok());
         assert!(policy.check("https://other.receiver.svc/").is_err());
         assert!(policy.check("https://receiver2/").is_err());
+    }
+
+    #[test]
+    fn a_name_of_the_platforms_own_is_refused_however_it_is_written() {
+        let policy = policy(&Config {
+            own_hosts: "Hooks.example.com., b\u{fc}cher.example".parse().unwrap(),
+            // What is allowed otherwise does not open it.
+            allow_hosts: "hooks.example.com".parse().unwrap(),
+            allow_http: true,
+            ..Config::default()
+        });
+        for url in [
+            "https://hooks.example.com/",
+            "https://HOOKS.Example.COM/in",
+            "http://hooks.example.com.:8443/",
+            "https://a.b.hooks.example.com/",
+            "https://hooks%2Eexample.com/",
+            "https://ｈooks.example。com/",
+            "https://xn--bcher-kva.example/",
+            "https://x.B\u{dc}CHER.example/",
+        ] {
+            let refused = policy.check(url).unwrap_err();
+            assert_eq!(refused, Refused::OwnHost, "{url}");
+            assert_eq!(refused.to_string(), Refused::Address.to_string());
+        }
+        for url in [
+            "https://example.com/",
+            "https://myhooks.example.com/",
+            "https://hooks.example.com.evil.example/",
+            "https://hooks.example.co/",
+        ] {
+            assert!(policy.check(url).is_ok(), "{url}");
+        }
     }
 
     #[test]

@@ -413,3 +413,5 @@ fn a_private_key_signs_no_header_that_needs_a_shared_secret() {
     let errors = other_kind.apply(&mut blank(), &world.rules()).unwrap_err();
     assert_eq!(pointers(&errors), ["#/secret"]);
 }
+
+mod receiver;

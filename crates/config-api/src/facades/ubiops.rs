@@ -194,7 +194,7 @@ async fn create_test(
     let changes = NewWebhook::from(new).into_changes(profile).map_err(Problem::fields)?;
     let mut webhook = webhooks::blank(&api, &within.project);
     webhooks::apply(&api, profile, changes, &mut webhook).map_err(in_ubiops_words)?;
-    webhooks::vet(&api, &webhook.url).await?;
+    webhooks::vet(&api, "/url", &webhook.url).await?;
     let test = trials::begin(&api, &within.project, Target::Inline(&webhook), sample).await?;
     Ok((StatusCode::CREATED, Json(TestView::of(&test))))
 }

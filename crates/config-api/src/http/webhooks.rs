@@ -6,6 +6,7 @@ mod fields;
 mod jwks;
 mod list;
 mod preview;
+mod receiver;
 mod recorded;
 mod rotation;
 mod view;

@@ -1,7 +1,7 @@
 //! Secrets over REST: rotated, shown once, erased.
 
 use common::crypto::key_of;
-use proto_schemas::definition::{HeaderValue, SecretKind};
+use proto_schemas::definition::{Authentication, HeaderValue, SecretKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -106,6 +106,13 @@ async fn what_has_expired_is_erased_from_the_database_and_from_nats() {
     service.stop().await;
 }
 
+/// A certificate and its key, in PEM.
+fn certificate() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["posthaste.example".to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
 #[tokio::test]
 async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away() {
     const NEW: &str = "k2:Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
@@ -114,8 +121,10 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     let (client, bucket) = (&service.client, world.bucket().await);
     let project = client.post("/v1/projects", json!({ "name": "shop" })).await;
     let mut wanted = simple("slack");
-    wanted["headers"] =
-        json!([{ "key": "Authorization", "value": "Bearer hidden" }, { "key": "x-team", "value": "a" }]);
+    wanted["headers"] = json!([{ "key": "X-Api-Key", "value": "hidden" }, { "key": "x-team", "value": "a" }]);
+    let own = certificate();
+    wanted["tls"] = json!({ "client_certificate": own.0, "client_key": own.1 });
+    wanted["authentication"] = json!({ "type": "basic", "username": "me", "password": "hidden" });
     let webhook = client.post("/v1/projects/shop/webhooks", wanted).await;
     let (rotate, rotation) = (
         format!("{HOOK}:rotate-secret"),
@@ -131,18 +140,27 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
             HeaderValue::Plain(_) => None,
         });
         let secrets = definition.secrets.iter().map(|secret| secret.sealed.clone());
+        let own = definition.tls.iter().filter_map(|tls| tls.client_certificate.as_ref());
+        let authentication = definition.authentication.iter().map(|it| match it {
+            Authentication::Basic { sealed_password, .. } => sealed_password.clone(),
+            Authentication::ClientCredentials {
+                sealed_client_secret, ..
+            } => sealed_client_secret.clone(),
+        });
         headers
             .chain(secrets)
             .chain(definition.sealed_secret.clone())
+            .chain(own.map(|own| own.sealed_key.clone()))
+            .chain(authentication)
             .collect::<Vec<String>>()
     };
     let under = |sealed: &[String], key: &str| sealed.iter().filter(|it| key_of(it) == Some(key)).count();
-    assert_eq!(under(&sealed().await, "k1"), 4);
+    assert_eq!(under(&sealed().await, "k1"), 6);
     service.stop().await;
 
     let service = world.start_with_keys(&format!("{NEW},{KEYS}")).await;
     until("everything sealed with the new key", async || {
-        under(&sealed().await, "k2") == 4
+        under(&sealed().await, "k2") == 6
     })
     .await;
     assert_eq!(service.client.get(HOOK).await, before, "nobody has changed anything");

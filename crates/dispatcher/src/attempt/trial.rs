@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::bus::Verdict;
-use common::egress;
 use common::failpoint::{self, Point};
-use common::request::{Error, Prepared};
+use common::request::Error;
 use http::{Method, StatusCode};
 use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
 
-use super::{MAX_HANDED_OUT, Made, Stage};
+use super::{MAX_HANDED_OUT, Made, Stage, Unsent};
+use crate::requests::Ready;
 
 /// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
 /// by another way.
@@ -71,8 +71,8 @@ impl Stage {
 
     async fn check(&self, due: &DeliveryDue, webhook: &Arc<Webhook>) -> Fact {
         let made = match self.requests.prepare_once(webhook) {
-            Ok(prepared) => self.get(&prepared).await,
-            Err(Error::Url(refused)) => Made::failed(
+            Ok(ready) => self.get(&ready).await,
+            Err(Error::Url(refused) | Error::TokenUrl(refused)) => Made::failed(
                 self.clock.now(),
                 Outcome::Failed,
                 ErrorClass::RefusedAddress,
@@ -86,16 +86,15 @@ impl Stage {
         self.finish(due, Some((webhook, &Bytes::new())), made)
     }
 
-    async fn get(&self, prepared: &Prepared) -> Made {
+    async fn get(&self, ready: &Ready) -> Made {
         let started_at = self.clock.now();
-        let request = egress::Request {
+        let request = Unsent {
             method: Method::GET,
-            target: &prepared.target,
-            headers: prepared.check_headers(),
+            target: &ready.prepared.target,
+            headers: ready.prepared.check_headers(),
             body: Bytes::new(),
-            timeout: prepared.webhook.timeout,
         };
-        let made = self.exchange(request, started_at, false).await;
+        let made = self.exchange(ready, request, started_at, false).await;
         match made.status {
             Some(status)
                 if status != StatusCode::OK && made.error_class.is_none_or(|class| class == ErrorClass::Status) =>

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{Header, Row, Settings, StoredRetry, Webhook, secrets};
+use super::{Authentication, Header, Row, Settings, StoredRetry, Tls, Webhook, secrets};
 use crate::time::to_sql;
 use crate::{Connection, Error};
 
@@ -125,6 +125,9 @@ pub async fn with_secrets_to_erase(
          UNION
          SELECT project_id, id FROM webhooks
          WHERE secrets_of IS DISTINCT FROM sealed_secret OR (deleted_at IS NOT NULL AND secrets <> '[]')
+         UNION
+         SELECT project_id, id FROM webhooks
+         WHERE deleted_at IS NOT NULL AND (tls IS NOT NULL OR authentication IS NOT NULL)
          LIMIT $2"#,
         to_sql(now),
         i64::from(limit),
@@ -149,8 +152,9 @@ pub async fn lock(connection: &mut Connection, id: WebhookId) -> Result<Option<W
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
-                check_id, restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at,
-                updated_at, deleted_at
+                tls AS "tls: Json<Tls>", authentication AS "authentication: Json<Authentication>", check_id,
+                restarted_at, retry AS "retry: Json<StoredRetry>", timeout_ms, revision, created_at, updated_at,
+                deleted_at
          FROM webhooks WHERE id = $1 FOR UPDATE"#,
         id.as_uuid(),
     )

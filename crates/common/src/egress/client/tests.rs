@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use proto_schemas::ledger::{ErrorClass, TlsFault};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 
 mod exchange;
+mod proxy;
+mod tls;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -115,6 +117,7 @@ async fn post(client: &Client, url: &str, timeout: Duration) -> Result<Response,
         .send(Request {
             method: Method::POST,
             target: &target,
+            tls: None,
             headers: HeaderMap::new(),
             body,
             timeout,
@@ -152,6 +155,7 @@ async fn a_request_arrives_as_it_was_given() {
         .send(Request {
             method: Method::POST,
             target: &target,
+            tls: None,
             headers,
             body: body.clone(),
             timeout: TIMEOUT,
@@ -193,6 +197,7 @@ async fn an_empty_body_has_a_length() {
     let request = Request {
         method: Method::POST,
         target: &target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::new(),
         timeout: TIMEOUT,
@@ -374,6 +379,7 @@ async fn a_name_that_leads_to_a_refused_address_is_never_dialled() {
     let request = Request {
         method: Method::POST,
         target: &target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::new(),
         timeout: TIMEOUT,
@@ -395,6 +401,7 @@ async fn an_answer_from_a_refused_address_is_not_passed_on() {
     let request = Request {
         method: Method::POST,
         target: &target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::new(),
         timeout: TIMEOUT,
@@ -417,6 +424,7 @@ async fn without_http_not_even_a_target_gets_it_through() {
     let request = Request {
         method: Method::POST,
         target: &target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::new(),
         timeout: TIMEOUT,
@@ -434,6 +442,10 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
+        // Of two with the same name one would be taken for the other, and found to sign badly.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", MADE.fetch_add(1, Ordering::SeqCst));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -449,32 +461,51 @@ impl Authority {
         .unwrap()
     }
 
-    /// A receiver that speaks TLS with a certificate for `name`, and both HTTP versions.
+    /// A receiver that speaks TLS with a certificate for `name`, and both HTTP versions; it answers with the version.
     async fn receiver(&self, name: &str, expired: bool) -> Receiver {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        if expired {
-            params.not_after = date_time_ymd(2020, 1, 1);
-        }
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.receiver_with(name, expired, None).await
+    }
+
+    /// The same, that asks its clients for certificates of this authority, where there is one.
+    async fn receiver_with(&self, name: &str, expired: bool, clients: Option<&Self>) -> Receiver {
+        let (chain, key) = self.certificate(name, expired);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(clients.issuer.der().clone()).unwrap();
+                let verifier =
+                    rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.unwrap())
+            }
+        };
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let mut config =
-            rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], key)
-                .unwrap();
+        let mut config = builder.with_single_cert(vec![chain.der().clone()], key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Receiver::start(move |stream| {
             let acceptor = acceptor.clone();
             async move {
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    return;
+                let stream = match acceptor.accept(stream).into_fallible().await {
+                    Ok(stream) => stream,
+                    Err((_, mut stream)) => {
+                        // Closed with something unread, the connection would be reset, and why it was closed lost.
+                        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                        return;
+                    }
                 };
-                let answer = hyper::service::service_fn(|request: hyper::Request<_>| async move {
-                    Ok::<_, std::convert::Infallible>(hyper::Response::new(format!("{:?}", request.version())))
+                let shown = stream
+                    .get_ref()
+                    .1
+                    .peer_certificates()
+                    .map(|chain| hex::encode(&chain[0]));
+                let answer = hyper::service::service_fn(move |request: hyper::Request<_>| {
+                    let text = shown.clone().unwrap_or_else(|| format!("{:?}", request.version()));
+                    async move { Ok::<_, std::convert::Infallible>(hyper::Response::new(text)) }
                 });
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), answer)
@@ -482,6 +513,16 @@ impl Authority {
             }
         })
         .await
+    }
+
+    /// A certificate for `name`, and its key.
+    fn certificate(&self, name: &str, expired: bool) -> (Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        if expired {
+            params.not_after = date_time_ymd(2020, 1, 1);
+        }
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 }
 

@@ -39,6 +39,7 @@ async fn exchange(client: &Client, target: &Target, timeout: Duration) -> Exchan
     let request = Request {
         method: Method::POST,
         target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{}"),
         timeout,

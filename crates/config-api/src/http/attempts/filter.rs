@@ -79,6 +79,7 @@ pub(super) enum ErrorClassWord {
     Body,
     Webhook,
     GaveUp,
+    Authentication,
 }
 
 /// What a query says of attempts, as it was written.

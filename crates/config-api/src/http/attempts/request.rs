@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use common::egress;
 use common::http::Problem;
 use common::render::{Placeholders, Renderer, Subject};
+use common::request::hidden;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use proto_schemas::definition::{self, HeaderValue as Defined};
 use proto_schemas::delivery::{DeliveryDue, TrialKind};
@@ -202,6 +203,9 @@ fn own_headers(definition: &definition::Webhook, filled: Option<Filled<'_>>) -> 
         };
         headers.insert(name, value);
     }
+    if definition.authentication.is_some() {
+        headers.insert(header::AUTHORIZATION, hidden());
+    }
     Ok(headers)
 }
 
@@ -255,13 +259,6 @@ impl Remade {
             (egress::head_checksum(&self.method, &self.url, &headers) == recorded).then_some(headers)
         })
     }
-}
-
-/// Stands for a value that is not given out.
-fn hidden() -> HeaderValue {
-    let mut value = HeaderValue::from_static("hidden");
-    value.set_sensitive(true);
-    value
 }
 
 impl RequestView {

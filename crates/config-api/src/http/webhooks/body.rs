@@ -12,6 +12,7 @@ use super::fields::{
     AnswerClass, BodyWord, HeaderBody, OrderingBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord,
     SignatureBody, Success,
 };
+use super::receiver::{AuthenticationBody, TlsBody};
 use crate::changes::{Changes, HeaderChange};
 use crate::http::json::{Span, given, nullable};
 
@@ -122,6 +123,14 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<RateLimitBody>)]
     drain_rate: Option<Option<RateLimitBody>>,
+    /// What its TLS sessions are made with beside what is the operator's, in place of all that was said of it; null: nothing.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<TlsBody>)]
+    tls: Option<Option<TlsBody>>,
+    /// How its requests say who they come from, in the header `authorization`, beside their signature; null: not at all.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<AuthenticationBody>)]
+    authentication: Option<Option<AuthenticationBody>>,
 }
 
 /// Changes to a webhook. What is absent stays as it is.
@@ -220,6 +229,14 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<RateLimitBody>)]
     drain_rate: Option<Option<RateLimitBody>>,
+    /// What its TLS sessions are made with beside what is the operator's, in place of all that was said of it; null: nothing.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<TlsBody>)]
+    tls: Option<Option<TlsBody>>,
+    /// How its requests say who they come from, in the header `authorization`, beside their signature; null: not at all.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<AuthenticationBody>)]
+    authentication: Option<Option<AuthenticationBody>>,
 }
 
 impl NewWebhook {
@@ -304,6 +321,8 @@ impl From<NewWebhook> for Changes {
             fail_after: new.fail_after,
             ordering: new.ordering,
             drain_rate: new.drain_rate,
+            tls: new.tls,
+            authentication: new.authentication,
         });
         Self { secret_kind, ..changes }
     }
@@ -337,6 +356,8 @@ impl From<ChangedWebhook> for Changes {
             fail_after: changed.fail_after,
             ordering: changed.ordering.map(|ordering| ordering.map(Into::into)),
             drain_rate: changed.drain_rate.map(|limit| limit.map(Into::into)),
+            tls: changed.tls.map(|tls| tls.map(Into::into)),
+            authentication: changed.authentication.map(|given| given.map(Into::into)),
             options: changed.options,
         }
     }

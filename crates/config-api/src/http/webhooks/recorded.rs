@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use store::webhooks::{Header, HeaderValue, Settings, Webhook};
+use store::webhooks::{Authentication, Header, HeaderValue, Settings, Webhook};
 
 use super::fields::{BodyWord, SignatureBody};
+use super::receiver::AuthenticationView;
 
 /// What of a recorded definition its requests depend on.
 #[derive(Deserialize)]
@@ -19,6 +20,7 @@ struct Then {
     transform: Option<Value>,
     body: Option<BodyWord>,
     signature: Option<SignatureBody>,
+    authentication: Option<AuthenticationView>,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +46,7 @@ pub(in crate::http) fn recorded(webhook: &Webhook, definition: Value) -> Option<
                     .map_or_else(|| HeaderValue::Sealed(String::new()), HeaderValue::Plain),
             })
             .collect(),
+        authentication: then.authentication.map(Authentication::from),
         settings: Settings {
             options: then.options,
             transform: then.transform,

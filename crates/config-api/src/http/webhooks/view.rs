@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::fields::{
     AnswerClass, BodyWord, HeaderView, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success,
 };
+use super::receiver::{AuthenticationView, TlsView};
 use crate::http::json::Span;
 use crate::resolve;
 
@@ -80,6 +81,12 @@ pub(crate) struct Definition {
     /// How many held deliveries may be released in a window of time once it is active again; null: as its lane drains.
     #[schema(required)]
     drain_rate: Option<RateLimitBody>,
+    /// What its TLS sessions are made with beside what is the operator's; null: nothing.
+    #[schema(required)]
+    tls: Option<TlsView>,
+    /// How its requests say who they come from, beside their signature; null: not at all.
+    #[schema(required)]
+    authentication: Option<AuthenticationView>,
 }
 
 /// A webhook.
@@ -218,6 +225,8 @@ impl Definition {
             fail_after: settings.fail_after,
             ordering: settings.ordering.clone().map(OrderingBody::from),
             drain_rate: settings.drain_rate.map(RateLimitBody::from),
+            tls: webhook.tls.as_ref().map(TlsView::of),
+            authentication: webhook.authentication.as_ref().map(AuthenticationView::of),
         }
     }
 }

@@ -8,6 +8,7 @@ async fn exchange(client: &Client, url: &str) -> Exchange {
     let request = Request {
         method: Method::POST,
         target: &target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{}"),
         timeout: TIMEOUT,

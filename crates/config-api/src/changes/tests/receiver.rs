@@ -1,0 +1,212 @@
+//! TLS and authentication.
+
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use store::webhooks::Authentication;
+
+use super::*;
+
+/// A certificate and its key, in PEM.
+fn certificate(not_after: i32) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["posthaste.example".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(not_after, 1, 1);
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn with_tls(ca: Option<&str>, client_certificate: Option<&str>, client_key: Option<&str>) -> Changes {
+    Changes {
+        tls: Some(Some(TlsChange {
+            ca: ca.map(str::to_owned),
+            client_certificate: client_certificate.map(str::to_owned),
+            client_key: client_key.map(str::to_owned),
+        })),
+        ..Changes::default()
+    }
+}
+
+fn with_authentication(change: AuthenticationChange) -> Changes {
+    Changes {
+        authentication: Some(Some(change)),
+        ..Changes::default()
+    }
+}
+
+fn basic(username: &str, password: Option<&str>) -> Changes {
+    with_authentication(AuthenticationChange::Basic {
+        username: username.to_owned(),
+        password: password.map(str::to_owned),
+    })
+}
+
+fn credentials(token_url: &str, client_secret: Option<&str>) -> Changes {
+    with_authentication(AuthenticationChange::ClientCredentials {
+        token_url: token_url.to_owned(),
+        client_id: "c-1".to_owned(),
+        client_secret: client_secret.map(str::to_owned),
+        scope: None,
+    })
+}
+
+fn refused(changes: Changes, webhook: &Webhook) -> Vec<FieldError> {
+    let world = World::new();
+    let rules = Rules {
+        now: "2026-01-02T03:04:05Z".parse().unwrap(),
+        ..world.rules()
+    };
+    changes.apply(&mut webhook.clone(), &rules).unwrap_err()
+}
+
+#[test]
+fn a_client_key_is_stored_sealed_and_kept_where_none_is_given() {
+    let world = World::new();
+    let (pem, key) = certificate(2100);
+    let mut webhook = blank();
+    with_tls(Some(&pem), Some(&pem), Some(&key))
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    assert!(!format!("{webhook:?}").contains("PRIVATE"));
+    let own = webhook.tls.clone().unwrap().client_certificate.unwrap();
+    assert_eq!(world.open(&webhook, "tls:client_key", &own.sealed_key), key);
+
+    // Without the authority, and as answers have it: without the key.
+    with_tls(None, Some(&pem), None)
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    let tls = webhook.tls.clone().unwrap();
+    assert_eq!((tls.ca, tls.client_certificate), (None, Some(own)));
+
+    // The stored key is another certificate's than the new one.
+    let (other, _) = certificate(2100);
+    assert_eq!(
+        pointers(&refused(with_tls(None, Some(&other), None), &webhook)),
+        ["#/tls/client_key"]
+    );
+
+    with_tls(Some(&pem), None, None)
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    assert_eq!(
+        webhook.tls.clone().unwrap().client_certificate,
+        None,
+        "and its key with it"
+    );
+    with_tls(None, None, None).apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook, blank());
+}
+
+#[test]
+fn what_no_session_could_be_made_with_is_refused_where_it_stands() {
+    let (pem, key) = certificate(2100);
+    let (_, other) = certificate(2100);
+    let (expired, its_key) = certificate(2020);
+    let long = format!("{pem}{}", "#".repeat(16 * 1024));
+    for (changes, expected) in [
+        (with_tls(Some("no PEM"), None, None), "#/tls/ca"),
+        (with_tls(Some(&long), None, None), "#/tls/ca"),
+        (with_tls(None, Some(&key), Some(&key)), "#/tls/client_certificate"),
+        (
+            with_tls(None, Some(&expired), Some(&its_key)),
+            "#/tls/client_certificate",
+        ),
+        (with_tls(None, None, Some(&key)), "#/tls/client_certificate"),
+        (with_tls(None, Some(&pem), None), "#/tls/client_key"),
+        (with_tls(None, Some(&pem), Some(&other)), "#/tls/client_key"),
+        (with_tls(None, Some(&pem), Some("-----BEGIN\0")), "#/tls/client_key"),
+    ] {
+        let errors = refused(changes, &blank());
+        assert_eq!(pointers(&errors), [expected], "{errors:?}");
+        assert!(!format!("{errors:?}").contains("PRIVATE"));
+    }
+}
+
+#[test]
+fn what_proves_who_asks_is_stored_sealed_and_kept_where_none_is_given() {
+    let world = World::new();
+    let mut webhook = blank();
+    basic("me", Some("canary")).apply(&mut webhook, &world.rules()).unwrap();
+    assert!(!format!("{webhook:?}").contains("canary"));
+    basic("you", None).apply(&mut webhook, &world.rules()).unwrap();
+    let Some(Authentication::Basic {
+        username,
+        sealed_password,
+    }) = &webhook.authentication
+    else {
+        panic!("{webhook:?}")
+    };
+    assert_eq!(username, "you");
+    assert_eq!(
+        world.open(&webhook, "authentication:password", sealed_password),
+        "canary"
+    );
+
+    // A password is no client's secret.
+    let errors = refused(credentials("https://id.example.com/token", None), &webhook);
+    assert_eq!(pointers(&errors), ["#/authentication/client_secret"]);
+    credentials("https://ID.example.com:443/token", Some("canary"))
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    assert!(!format!("{webhook:?}").contains("canary"));
+    let Some(Authentication::ClientCredentials {
+        token_url,
+        sealed_client_secret,
+        ..
+    }) = &webhook.authentication
+    else {
+        panic!("{webhook:?}")
+    };
+    assert_eq!(token_url, "https://id.example.com/token");
+    let opened = world.open(&webhook, "authentication:client_secret", sealed_client_secret);
+    assert_eq!(opened, "canary");
+    assert_eq!(
+        pointers(&refused(basic("me", None), &webhook)),
+        ["#/authentication/password"]
+    );
+
+    let none = Changes {
+        authentication: Some(None),
+        ..Changes::default()
+    };
+    none.apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook, blank());
+}
+
+#[test]
+fn access_tokens_are_had_from_where_webhooks_may_go() {
+    for (token_url, text) in [
+        ("https://169.254.169.254/token", "target address not allowed"),
+        ("https://localhost/token", "target address not allowed"),
+        ("http://id.example.com/", "the URL must start with https://"),
+    ] {
+        let errors = refused(credentials(token_url, Some("s")), &blank());
+        assert_eq!(pointers(&errors), ["#/authentication/token_url"]);
+        assert_eq!(errors[0].detail, text);
+    }
+}
+
+#[test]
+fn no_header_of_a_webhook_stands_where_its_authentication_does() {
+    let world = World::new();
+    let own = || {
+        vec![
+            header("X-A", Some("1"), None),
+            header("authorization", Some("Bearer x"), None),
+        ]
+    };
+    let both = Changes {
+        headers: Some(own()),
+        ..basic("me", Some("p"))
+    };
+    assert_eq!(pointers(&refused(both, &blank())), ["#/headers/1/key"]);
+
+    let mut webhook = blank();
+    with_headers(own()).apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(
+        pointers(&refused(basic("me", Some("p")), &webhook)),
+        ["#/authentication"]
+    );
+
+    let mut webhook = blank();
+    basic("me", Some("p")).apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(pointers(&refused(with_headers(own()), &webhook)), ["#/headers/1/key"]);
+}

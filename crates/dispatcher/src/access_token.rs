@@ -1,0 +1,202 @@
+//! Access tokens for receivers (OAuth 2.0 client credentials, RFC 6749 §4.4): had once for many requests.
+//!
+//! A webhook's token is kept for as long as its definition stays the same and the token is good for, less a margin. Of
+//! requests that find none, one asks for it and the others wait; they share what comes of that, well or not.
+
+use std::time::Duration;
+
+use common::egress::{self, Client, Response};
+use common::request::{ClientCredentials, Prepared, bearer};
+use http::{HeaderValue, Method, StatusCode};
+use proto_schemas::ledger::ErrorClass;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Longest a token is waited for; a webhook's own timeout may be shorter.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// How long a token is kept of which is not said how long it is good for. The specification leaves that to be found out
+/// otherwise; whoever refuses it sooner has another asked for.
+const LIFETIME_UNSAID: Duration = Duration::from_secs(300);
+/// How long a token is kept at most.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long before its end a token is not used any more, at most; of a short life, a tenth.
+const MARGIN_MAX: Duration = Duration::from_secs(30);
+
+/// What an authorization server may have against a request (RFC 6749 §5.2). Other words are not repeated: they are a
+/// stranger's.
+const REFUSALS: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+
+/// The access token of one webhook.
+#[derive(Default)]
+pub struct AccessToken {
+    last: Mutex<Option<Had>>,
+}
+
+/// What came of asking the last time.
+struct Had {
+    at: Instant,
+    outcome: Result<Held, Missing>,
+}
+
+/// A token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    value: HeaderValue,
+    until: Instant,
+}
+
+/// Why there is no token. The text is for the webhook's owner; nothing secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Missing {
+    /// One word of the closed list.
+    pub class: ErrorClass,
+    /// One line.
+    pub text: String,
+}
+
+impl Missing {
+    fn because(reason: impl std::fmt::Display) -> Self {
+        Self {
+            class: ErrorClass::Authentication,
+            text: format!("no access token: {reason}"),
+        }
+    }
+
+    fn of_request(error: &egress::Error) -> Self {
+        match error.class {
+            // One class and one text for every address that is refused.
+            ErrorClass::RefusedAddress => Self {
+                class: error.class,
+                text: error.to_string(),
+            },
+            _ => Self::because(error),
+        }
+    }
+}
+
+impl AccessToken {
+    /// The value of the header `authorization`, for a request of this webhook.
+    ///
+    /// # Errors
+    /// [`Missing`]
+    pub async fn get(
+        &self,
+        credentials: &ClientCredentials,
+        prepared: &Prepared,
+        client: &Client,
+    ) -> Result<HeaderValue, Missing> {
+        let begun = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some(Had { outcome: Ok(held), .. }) if Instant::now() < held.until => return Ok(held.value.clone()),
+            // Asked for while this one waited: asking again would have everybody wait for everybody.
+            Some(Had {
+                at,
+                outcome: Err(missing),
+            }) if *at >= begun => return Err(missing.clone()),
+            _ => {}
+        }
+        let outcome = ask(credentials, prepared, client).await;
+        let answer = outcome.as_ref().map(|held| held.value.clone()).map_err(Missing::clone);
+        *last = Some(Had {
+            at: Instant::now(),
+            outcome,
+        });
+        answer
+    }
+
+    /// The receiver has refused this one: the next request is to have another.
+    pub async fn refused(&self, value: &HeaderValue) {
+        let mut last = self.last.lock().await;
+        if matches!(&*last, Some(Had { outcome: Ok(held), .. }) if held.value == *value) {
+            *last = None;
+        }
+    }
+}
+
+async fn ask(credentials: &ClientCredentials, prepared: &Prepared, client: &Client) -> Result<Held, Missing> {
+    let asked_at = Instant::now();
+    let request = egress::Request {
+        method: Method::POST,
+        target: &credentials.target,
+        tls: prepared.tls.as_ref(),
+        headers: credentials.headers.clone(),
+        body: credentials.body.clone(),
+        timeout: prepared.webhook.timeout.min(TIMEOUT_MAX),
+    };
+    let response = client
+        .send(request)
+        .await
+        .outcome
+        .map_err(|error| Missing::of_request(&error))?;
+    read(&response, asked_at)
+}
+
+/// An answer (RFC 6749 §5.1).
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    token_type: String,
+    expires_in: Option<Value>,
+}
+
+/// A refusal (RFC 6749 §5.2).
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// What the token endpoint's answer comes to. Pure.
+fn read(response: &Response, asked_at: Instant) -> Result<Held, Missing> {
+    if response.status != StatusCode::OK {
+        let refusal = serde_json::from_slice::<Refusal>(&response.body).ok();
+        let word = refusal.and_then(|refusal| REFUSALS.into_iter().find(|word| *word == refusal.error));
+        let word = word.map_or_else(String::new, |word| format!(" ({word})"));
+        return Err(Missing::because(format_args!(
+            "the token endpoint answered {}{word}",
+            response.status
+        )));
+    }
+    if response.truncated {
+        return Err(Missing::because("the token endpoint's answer is too long"));
+    }
+    let granted: Granted = serde_json::from_slice(&response.body)
+        .map_err(|_| Missing::because("the token endpoint's answer holds no access_token and token_type in JSON"))?;
+    if !granted.token_type.eq_ignore_ascii_case("bearer") {
+        return Err(Missing::because(
+            "the token endpoint gives tokens that are no bearer tokens",
+        ));
+    }
+    let lifetime = match granted.expires_in {
+        Some(Value::Number(seconds)) => seconds.as_f64(),
+        // Some write it as text.
+        Some(Value::String(seconds)) => seconds.parse().ok(),
+        _ => None,
+    };
+    let lifetime = lifetime.map_or(LIFETIME_UNSAID, |seconds| {
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or_default()
+            .min(LIFETIME_MAX)
+    });
+    let value = match granted.access_token.is_empty() {
+        true => None,
+        false => bearer(&granted.access_token).ok(),
+    };
+    Ok(Held {
+        value: value.ok_or_else(|| Missing::because("the token endpoint's access_token fits into no header"))?,
+        until: asked_at + (lifetime - MARGIN_MAX.min(lifetime / 10)),
+    })
+}
+
+#[cfg(test)]
+mod tests;
