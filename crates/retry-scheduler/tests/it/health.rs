@@ -53,6 +53,8 @@ impl World {
             settings: Settings::default(),
             check: check.map(EventKey::as_uuid),
             restarted_at: None,
+            tls: None,
+            authentication: None,
             retry: None,
             timeout: None,
             revision: 1,
