@@ -154,6 +154,7 @@ pub async fn remove(
     // Nothing is sent to it any more, so nothing secret of it is kept.
     secrets::clear(&mut webhook);
     webhook.headers.clear();
+    webhook.variables.clear();
     webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
     note_written(&mut transaction, &webhook, caller).await?;
     transaction.commit().await.map_err(failed)?;

@@ -38,7 +38,9 @@ pub struct Webhook {
     /// Event type patterns.
     pub events: Vec<String>,
     /// Headers of its own.
-    pub headers: Vec<Header>,
+    pub headers: Vec<NamedValue>,
+    /// What its transform finds under `variables`.
+    pub variables: Vec<NamedValue>,
     /// What requests are signed with, the current one first.
     pub secrets: Vec<Secret>,
     /// The first of them of kind v1 once more, sealed as the release before has it.
@@ -82,6 +84,7 @@ impl Webhook {
             url: String::new(),
             events: Vec::new(),
             headers: Vec::new(),
+            variables: Vec::new(),
             secrets: Vec::new(),
             sealed_secret: None,
             active: true,
@@ -101,20 +104,20 @@ impl Webhook {
     }
 }
 
-/// A header of a webhook's own, as it is stored.
+/// A header or a variable of a webhook's own, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct NamedValue {
     /// As it was typed.
     pub key: String,
     /// Its value.
     #[serde(flatten)]
-    pub value: HeaderValue,
+    pub value: MaybeSealed,
 }
 
-/// A header's value, as it is stored.
+/// A value that may be protected, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HeaderValue {
+pub enum MaybeSealed {
     /// Readable by whoever may read the webhook.
     #[serde(rename = "value")]
     Plain(String),
@@ -169,7 +172,8 @@ struct Row {
     name: String,
     url: String,
     events: Vec<String>,
-    headers: Json<Vec<Header>>,
+    headers: Json<Vec<NamedValue>>,
+    variables: Json<Vec<NamedValue>>,
     secrets: Json<Vec<secrets::Stored>>,
     secrets_of: Option<String>,
     sealed_secret: Option<String>,
@@ -204,6 +208,7 @@ impl TryFrom<Row> for Webhook {
             url: row.url,
             events: row.events,
             headers: row.headers.0,
+            variables: row.variables.0,
             secrets: secrets::read(
                 row.secrets.0,
                 row.secrets_of.as_deref(),
@@ -242,8 +247,8 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         "-- webhooks::insert
          INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
                                revision, created_at, updated_at, description, labels, attributes, settings, check_id,
-                               restarted_at, secrets, secrets_of, secrets_expire_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21)",
+                               restarted_at, secrets, secrets_of, secrets_expire_at, variables)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21, $22)",
         webhook.id.as_uuid(),
         webhook.project.as_uuid(),
         webhook.name,
@@ -265,6 +270,7 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         webhook.restarted_at.map(to_sql),
         Json(secrets::stored(&webhook.secrets)) as _,
         secrets::first_expiry(&webhook.secrets).map(to_sql),
+        Json(&webhook.variables) as _,
     )
     .execute(connection)
     .await?;
@@ -283,7 +289,7 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
          SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
              timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12, description = $13, labels = $14,
              attributes = $15, settings = $16, check_id = $17, restarted_at = $18, secrets = $19, secrets_of = $6,
-             secrets_expire_at = $20
+             secrets_expire_at = $20, variables = $21
          WHERE id = $1",
         webhook.id.as_uuid(),
         webhook.name,
@@ -305,6 +311,7 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         webhook.restarted_at.map(to_sql),
         Json(secrets::stored(&webhook.secrets)) as _,
         secrets::first_expiry(&webhook.secrets).map(to_sql),
+        Json(&webhook.variables) as _,
     )
     .execute(connection)
     .await?;
@@ -319,7 +326,8 @@ pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &
     let row = query_as!(
         Row,
         r#"-- webhooks::find
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -348,7 +356,8 @@ pub async fn find_for_update(
     let row = query_as!(
         Row,
         r#"-- webhooks::find_for_update
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -398,7 +407,8 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
     let rows = query_as!(
         Row,
         r#"-- webhooks::by_ids
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -435,7 +445,8 @@ pub async fn page(
     let rows = query_as!(
         Row,
         r#"-- webhooks::page
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",

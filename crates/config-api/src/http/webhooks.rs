@@ -8,6 +8,7 @@ mod list;
 mod preview;
 mod recorded;
 mod rotation;
+mod values;
 mod view;
 
 use std::sync::Arc;
