@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 const GIVEN: &str = "whsec_q83vEjRWeJq83vEjRWeJq83vEjRWeJq83vEj/+8=";
 const HEADER: &str = "Bearer canary-of-a-protected-header-0123456789";
+const VARIABLE: &str = "canary-of-a-protected-variable-0123456789";
 /// What was never taken, and so is not known to anybody.
 const REFUSED: [&str; 3] = [
     "canary-of-a-password-in-an-url",
@@ -35,6 +36,7 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         .iter()
         .for_each(|refused| canaries.add("refused value", refused.trim_end_matches("\r\nthat-has-two-lines")));
     canaries.add("protected header", HEADER);
+    canaries.add("protected variable", VARIABLE);
     let hooks = "/v1/projects/acme/webhooks";
     api.create_project("acme").await.unwrap();
     let post = async |path: &str, body: Value| api.call(Method::POST, path, Some(&body)).await.unwrap();
@@ -45,12 +47,16 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         Receiver::scripted(|_, _| Answer::status(500)).await,
     );
     let headers = json!([{ "key": "Authorization", "value": HEADER, "protected": true }]);
+    let variables = json!([{ "key": "routing_key", "value": VARIABLE }]);
+    let transform =
+        json!({ "key": "{{ variables.routing_key }} {{ variables.routing_key|to_base64 }}", "of": "{{ data }}" });
     for (name, receiver, more) in [
         ("steady", &steady, json!({ "secret": GIVEN, "headers": headers })),
         (
             "failing",
             &failing,
-            json!({ "retry": { "delays": ["0s", "1s"] }, "headers": headers, "events": ["order.*", "posthaste.*"] }),
+            json!({ "retry": { "delays": ["0s", "1s"] }, "headers": headers, "events": ["order.*", "posthaste.*"],
+                    "variables": variables, "transform": transform }),
         ),
         ("keys", &steady, json!({ "secret_kind": "v1a" })),
     ] {
@@ -87,6 +93,7 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         "failing:test",
         "steady:preview",
         "keys:preview",
+        "failing:preview",
         "keys:rotate-secret",
         "failing:pause",
         "failing:resume",

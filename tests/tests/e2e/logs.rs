@@ -114,6 +114,8 @@ async fn a_protected_variable_is_in_the_request_and_masked_in_all_that_is_told_o
     const KEY: &str = "0123456789abcdeffedcba9876543210";
     let cluster = Cluster::start().await.unwrap();
     let (api, receiver) = (&cluster.admin, Receiver::start().await);
+    // All that is answered, written and kept is searched for it.
+    api.canaries.add("routing key", KEY);
     api.create_project("acme").await.unwrap();
     let template = json!({ "template": "pagerduty", "blanks": { "routing_key": KEY } });
     cluster

@@ -1,7 +1,7 @@
 //! Secrets over REST: rotated, shown once, erased.
 
 use common::crypto::key_of;
-use proto_schemas::definition::{HeaderValue, SecretKind};
+use proto_schemas::definition::{MaybeSealed, SecretKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -116,6 +116,8 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     let mut wanted = simple("slack");
     wanted["headers"] =
         json!([{ "key": "Authorization", "value": "Bearer hidden" }, { "key": "x-team", "value": "a" }]);
+    wanted["variables"] = json!([{ "key": "Routing_Key", "value": "hidden" }]);
+    wanted["transform"] = json!(["{{ variables.Routing_Key }}"]);
     let webhook = client.post("/v1/projects/shop/webhooks", wanted).await;
     let (rotate, rotation) = (
         format!("{HOOK}:rotate-secret"),
@@ -126,23 +128,24 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     let key = key(&project, &webhook);
     let sealed = async || {
         let definition = defined(&bucket, &key).await.unwrap();
-        let headers = definition.headers.iter().filter_map(|header| match &header.value {
-            HeaderValue::Sealed(sealed) => Some(sealed.clone()),
-            HeaderValue::Plain(_) => None,
+        let values = definition.headers.iter().chain(&definition.variables);
+        let values = values.filter_map(|value| match &value.value {
+            MaybeSealed::Sealed(sealed) => Some(sealed.clone()),
+            MaybeSealed::Plain(_) => None,
         });
         let secrets = definition.secrets.iter().map(|secret| secret.sealed.clone());
-        headers
+        values
             .chain(secrets)
             .chain(definition.sealed_secret.clone())
             .collect::<Vec<String>>()
     };
     let under = |sealed: &[String], key: &str| sealed.iter().filter(|it| key_of(it) == Some(key)).count();
-    assert_eq!(under(&sealed().await, "k1"), 4);
+    assert_eq!(under(&sealed().await, "k1"), 5);
     service.stop().await;
 
     let service = world.start_with_keys(&format!("{NEW},{KEYS}")).await;
     until("everything sealed with the new key", async || {
-        under(&sealed().await, "k2") == 4
+        under(&sealed().await, "k2") == 5
     })
     .await;
     assert_eq!(service.client.get(HOOK).await, before, "nobody has changed anything");
