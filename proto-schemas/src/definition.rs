@@ -13,11 +13,13 @@ use crate::ledger::millis;
 use crate::{DecodeError, VERSION, check_version, wire};
 
 mod event_type;
+mod named_value;
 mod ordering;
 mod receiver;
 mod secret;
 
 pub use self::event_type::{EventType, EventTypeVersion};
+pub use self::named_value::{MaybeSealed, NamedValue, sealed_header, sealed_variable};
 pub use self::ordering::{Ordering, RateLimit};
 pub use self::receiver::{
     Authentication, ClientCertificate, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Tls,
@@ -147,8 +149,10 @@ pub struct Webhook {
     pub url: String,
     /// Event type patterns.
     pub events: Vec<String>,
-    /// Headers of its own.
-    pub headers: Vec<Header>,
+    /// Headers of its own; their names in lower case.
+    pub headers: Vec<NamedValue>,
+    /// What its template and its placeholders' expressions find under `variables`.
+    pub variables: Vec<NamedValue>,
     /// The first of the secrets of kind v1 once more, sealed as releases before `secrets` have it. Read
     /// [`signing_secrets`](Self::signing_secrets) instead.
     pub sealed_secret: Option<String>,
@@ -218,24 +222,6 @@ impl WebhookState {
             Self::Disabled => "disabled",
         }
     }
-}
-
-/// A header of a webhook's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// Lower case.
-    pub name: String,
-    /// Its value.
-    pub value: HeaderValue,
-}
-
-/// A header's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderValue {
-    /// Readable by whoever may read the webhook.
-    Plain(String),
-    /// Protected: encrypted, and never given out again.
-    Sealed(String),
 }
 
 /// How a request's body is made from the event.
@@ -369,6 +355,7 @@ impl Webhook {
             url: String::new(),
             events: vec!["*".to_owned()],
             headers: Vec::new(),
+            variables: Vec::new(),
             sealed_secret: None,
             secrets: Vec::new(),
             timeout: Duration::from_secs(30),
@@ -399,7 +386,6 @@ impl Webhook {
 
     pub(crate) fn to_wire(&self) -> wire::WebhookDefinition {
         use wire::body_definition::Kind;
-        use wire::header_definition::Content;
         let kind = match &self.body {
             Body::Envelope(members) => Kind::Envelope(wire::EnvelopeBody {
                 members: members
@@ -429,17 +415,7 @@ impl Webhook {
             state: wire::WebhookState::from(self.state).into(),
             url: self.url.clone(),
             events: self.events.clone(),
-            headers: self
-                .headers
-                .iter()
-                .map(|header| wire::HeaderDefinition {
-                    name: header.name.clone(),
-                    content: Some(match &header.value {
-                        HeaderValue::Plain(value) => Content::Value(value.clone()),
-                        HeaderValue::Sealed(value) => Content::SealedValue(value.clone()),
-                    }),
-                })
-                .collect(),
+            headers: self.headers.iter().map(NamedValue::to_wire).collect(),
             sealed_secret: self.sealed_secret.clone().unwrap_or_default(),
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             ladder_ms: self.ladder.iter().copied().map(millis).collect(),
@@ -471,6 +447,7 @@ impl Webhook {
             drain_rate: self.drain_rate.map(RateLimit::to_wire),
             tls: self.tls.as_ref().map(Tls::to_wire),
             authentication: self.authentication.as_ref().map(Authentication::to_wire),
+            variables: self.variables.iter().map(NamedValue::to_wire).collect(),
         }
     }
 
@@ -484,7 +461,6 @@ impl Webhook {
 
     pub(crate) fn from_wire(wire: wire::WebhookDefinition) -> Result<Self, DecodeError> {
         use wire::body_definition::Kind;
-        use wire::header_definition::Content;
         check_version(wire.version)?;
         if wire.ladder_ms.is_empty() {
             return Err(DecodeError::Missing("ladder_ms"));
@@ -521,16 +497,8 @@ impl Webhook {
             headers: wire
                 .headers
                 .into_iter()
-                .map(|header| {
-                    Ok(Header {
-                        name: header.name,
-                        value: match header.content.ok_or(DecodeError::Missing("content"))? {
-                            Content::Value(value) => HeaderValue::Plain(value),
-                            Content::SealedValue(value) => HeaderValue::Sealed(value),
-                        },
-                    })
-                })
-                .collect::<Result<_, DecodeError>>()?,
+                .map(NamedValue::from_wire)
+                .collect::<Result<_, _>>()?,
             sealed_secret: (!wire.sealed_secret.is_empty()).then_some(wire.sealed_secret),
             timeout: Duration::from_millis(wire.timeout_ms.into()),
             ladder: wire.ladder_ms.into_iter().map(Duration::from_millis).collect(),
@@ -557,6 +525,11 @@ impl Webhook {
             drain_rate: wire.drain_rate.and_then(RateLimit::from_wire),
             tls: wire.tls.map(Tls::from_wire),
             authentication: wire.authentication.map(Authentication::from_wire).transpose()?,
+            variables: wire
+                .variables
+                .into_iter()
+                .map(NamedValue::from_wire)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -142,6 +142,9 @@ pub mod config_key {
     use super::{ProjectId, WebhookId};
     use std::str::FromStr as _;
 
+    /// A key that nothing is ever put under: a watch on it tells of nothing but the bucket itself.
+    pub const NEVER_USED: &str = "never-used";
+
     /// What a key of the bucket names.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum Key {

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message as _;
 use proto_schemas::definition::{
-    Body, EnvelopeSource, EventType, EventTypeVersion, Expression, Header, HeaderValue, Ordering, Project, RateLimit,
-    SchemaCheck, Secret, SecretKind, Signature, Token, Webhook, WebhookState,
+    Body, EnvelopeSource, EventType, EventTypeVersion, Expression, MaybeSealed, NamedValue, Ordering, Project,
+    RateLimit, SchemaCheck, Secret, SecretKind, Signature, Token, Webhook, WebhookState,
 };
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
@@ -247,15 +247,16 @@ fn webhook_definition() -> Webhook {
         url: "https://example.com/in".into(),
         events: vec!["order.*".into()],
         headers: vec![
-            Header {
+            NamedValue {
                 name: "x-plain".into(),
-                value: HeaderValue::Plain("1".into()),
+                value: MaybeSealed::Plain("1".into()),
             },
-            Header {
+            NamedValue {
                 name: "authorization".into(),
-                value: HeaderValue::Sealed("v1|k|n|c".into()),
+                value: MaybeSealed::Sealed("v1|k|n|c".into()),
             },
         ],
+        variables: Vec::new(),
         sealed_secret: Some("v1|k|n|s".into()),
         secrets: Vec::new(),
         timeout: Duration::from_secs(30),
@@ -411,6 +412,23 @@ fn added_fields_are_written_and_read_as_before() {
         let bytes = golden(name, &fact.encode());
         assert_eq!(Fact::decode_all(bytes).unwrap(), [Ok(fact)], "{name}");
     }
+}
+
+#[test]
+fn variables_are_written_and_read_as_before() {
+    let variable = |name: &str, value| NamedValue {
+        name: name.into(),
+        value,
+    };
+    let webhook = Webhook {
+        variables: vec![
+            variable("team", MaybeSealed::Plain("blue".into())),
+            variable("routing_key", MaybeSealed::Sealed("v1|k|n|r".into())),
+        ],
+        ..webhook_definition()
+    };
+    let bytes = golden("webhook_with_variables", &webhook.encode());
+    assert_eq!(Webhook::decode(bytes).unwrap(), webhook);
 }
 
 /// The fields that keep deliveries back: held, ordered, cancelled.

@@ -242,13 +242,17 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// What is known stays known, even while there is no bucket at all: one that was deleted comes back, made anew by
+    /// config-api, and is read from its beginning.
     async fn run(mut self, bucket: ConfigBucket, stop: CancellationToken) {
+        let mut broken = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.follow(&bucket) => {
-                    if let Err(error) = outcome {
+                outcome = self.follow(&bucket, &mut broken) => {
+                    if let Err(error) = outcome && !broken {
                         tracing::warn!(error = &error as &dyn std::error::Error, "the watch on definitions broke; starting it again");
+                        broken = true;
                     }
                 }
             }
@@ -259,8 +263,11 @@ impl Watcher {
         }
     }
 
-    async fn follow(&mut self, bucket: &ConfigBucket) -> Result<(), bus::Error> {
+    async fn follow(&mut self, bucket: &ConfigBucket, broken: &mut bool) -> Result<(), bus::Error> {
         let (empty, entries) = bucket.watch().await?;
+        if std::mem::take(broken) {
+            tracing::info!("definitions are watched again");
+        }
         if empty {
             self.caught_up();
         }

@@ -1,7 +1,9 @@
 //! Webhook → what is the same in all its requests: address, headers, secret, and how the body is made. Made once per
 //! version of a definition, never per event. What placeholders stand for is the one thing that an event changes in it.
 //!
-//! dispatcher sends what is made here, and config-api shows it beforehand.
+//! dispatcher sends what is made here, and config-api shows it beforehand, with a mask for what is protected.
+
+mod variables;
 
 mod authentication;
 
@@ -11,15 +13,16 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use proto_schemas::definition::{
-    Authentication, HeaderValue as Defined, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Webhook,
+    Authentication, MaybeSealed, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Webhook, sealed_header,
 };
 use proto_schemas::event::Event;
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 pub use self::authentication::{ClientCredentials, bearer, hidden};
+pub use self::variables::Opened;
 use crate::crypto::{Context, KeyRing};
 use crate::egress::{Guard, Refused, Target, Tls, TlsError};
-use crate::render::{self, Failure, Missing, PlaceholderError, Placeholders, Rendered, Renderer, Subject};
+use crate::render::{self, Failure, Missing, PlaceholderError, Placeholders, Rendered, Renderer, Subject, Variables};
 use crate::sign::{self, Key};
 
 /// Why no request can be made by a definition: our own fault or the operator's, never the receiver's.
@@ -83,6 +86,7 @@ pub struct Prepared {
     keys: Vec<(Key, Option<Timestamp>)>,
     body_hmac_header: Option<HeaderName>,
     renderer: Renderer,
+    variables: Opened,
     filled: Option<Filled>,
 }
 
@@ -93,6 +97,16 @@ struct Filled {
     in_url: bool,
     /// Name, value and whether it is protected.
     headers: Vec<(HeaderName, String, bool)>,
+}
+
+/// What may be shown of an event's request: protected variables are masked.
+pub struct Shown<'a> {
+    /// The body.
+    pub rendered: Rendered,
+    /// What a template looked for and did not find.
+    pub missing: Vec<Missing>,
+    /// What the event changes.
+    pub addressed: Addressed<'a>,
 }
 
 /// What an event changes in its request.
@@ -108,15 +122,6 @@ impl Prepared {
     /// # Errors
     /// [`Error`]
     pub fn of(webhook: &Arc<Webhook>, keys: &KeyRing, guard: &Guard) -> Result<Self, Error> {
-        let open = |field: &str, sealed: &str| {
-            let context = Context {
-                project: webhook.project,
-                object: webhook.id.as_uuid(),
-                field,
-            };
-            keys.open(&context, sealed)
-                .map_err(|error| Error::Sealed(field.to_owned(), error))
-        };
         let mut headers = HeaderMap::with_capacity(webhook.headers.len() + 8);
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
@@ -125,9 +130,9 @@ impl Prepared {
             let wrong = || Error::Header(defined.name.clone());
             let name = HeaderName::from_bytes(defined.name.as_bytes()).map_err(|_| wrong())?;
             let value = match &defined.value {
-                Defined::Plain(value) => HeaderValue::from_str(value).map_err(|_| wrong())?,
-                Defined::Sealed(sealed) => {
-                    let plain = open(&format!("header:{}", defined.name), sealed)?;
+                MaybeSealed::Plain(value) => HeaderValue::from_str(value).map_err(|_| wrong())?,
+                MaybeSealed::Sealed(sealed) => {
+                    let plain = open(webhook, keys, &sealed_header(&defined.name), sealed)?;
                     let mut value = HeaderValue::from_bytes(plain.expose_secret()).map_err(|_| wrong())?;
                     value.set_sensitive(true);
                     value
@@ -141,11 +146,11 @@ impl Prepared {
             }
             headers.insert(name, value);
         }
-        let tls = tls(webhook, &open)?;
-        let client_credentials = authenticate(webhook, guard, &open, &mut headers)?;
+        let tls = tls(webhook, keys)?;
+        let client_credentials = authenticate(webhook, guard, keys, &mut headers)?;
         let mut signing = Vec::new();
         for secret in webhook.signing_secrets().iter() {
-            let plain = open(&secret.id.sealed_for(), &secret.sealed)?;
+            let plain = open(webhook, keys, &secret.id.sealed_for(), &secret.sealed)?;
             let key = Key::of_kind(secret.kind, &String::from_utf8_lossy(plain.expose_secret()))?;
             signing.push((key, secret.expires_at));
         }
@@ -158,6 +163,7 @@ impl Prepared {
         let target = guard.check(&webhook.url)?;
         Ok(Self {
             renderer: Renderer::compile(&webhook.body)?,
+            variables: Opened::of(webhook, keys)?,
             filled: Filled::of(webhook, &target, guard, with_placeholders)?,
             target,
             tls,
@@ -174,15 +180,20 @@ impl Prepared {
     /// # Errors
     /// [`Unsendable::Body`]
     pub fn render(&self, event: &Event) -> Result<Rendered, Unsendable> {
-        Ok(self.renderer.render(&self.subject(event))?)
+        Ok(self.renderer.render(&self.subject(event, self.variables.real()))?)
     }
 
-    /// The body, and what a template looked for in the event and did not find.
+    /// What may be shown of the request that delivers the event.
     ///
     /// # Errors
-    /// [`Unsendable::Body`]
-    pub fn preview(&self, event: &Event) -> Result<(Rendered, Vec<Missing>), Unsendable> {
-        Ok(self.renderer.preview(&self.subject(event))?)
+    /// [`Unsendable`]
+    pub fn show(&self, event: &Event) -> Result<Shown<'_>, Unsendable> {
+        let (rendered, missing) = self.renderer.preview(&self.subject(event, self.variables.shown()))?;
+        Ok(Shown {
+            rendered,
+            missing,
+            addressed: self.address_with(event, self.variables.shown())?,
+        })
     }
 
     /// What the event puts in place of placeholders; nothing to do for a webhook without.
@@ -190,13 +201,17 @@ impl Prepared {
     /// # Errors
     /// [`Unsendable`]
     pub fn address(&self, event: &Event) -> Result<Addressed<'_>, Unsendable> {
+        self.address_with(event, self.variables.real())
+    }
+
+    fn address_with(&self, event: &Event, variables: &Variables) -> Result<Addressed<'_>, Unsendable> {
         let Some(filled) = &self.filled else {
             return Ok(Addressed {
                 target: Cow::Borrowed(&self.target),
                 headers: Vec::new(),
             });
         };
-        let values = filled.placeholders.values(&self.subject(event))?;
+        let values = filled.placeholders.values(&self.subject(event, variables))?;
         let target = match filled.in_url {
             false => Cow::Borrowed(&self.target),
             true => {
@@ -218,8 +233,8 @@ impl Prepared {
         Ok(Addressed { target, headers })
     }
 
-    fn subject<'a>(&'a self, event: &'a Event) -> Subject<'a> {
-        Subject::new(event, &self.webhook.project_name, &self.webhook.options)
+    fn subject<'a>(&'a self, event: &'a Event, variables: &'a Variables) -> Subject<'a> {
+        Subject::new(event, &self.webhook.project_name, &self.webhook.options).with(variables)
     }
 
     /// The headers of an endpoint check: the webhook's own. The access token is missing, if it is to have one.
@@ -285,15 +300,15 @@ impl Prepared {
     }
 }
 
-/// Opens a value that is sealed for a field.
-type Open<'a> = &'a dyn Fn(&str, &str) -> Result<SecretSlice<u8>, Error>;
-
-fn tls(webhook: &Webhook, open: Open<'_>) -> Result<Option<Tls>, Error> {
+fn tls(webhook: &Webhook, keys: &KeyRing) -> Result<Option<Tls>, Error> {
     let Some(tls) = &webhook.tls else {
         return Ok(None);
     };
     let own = match &tls.client_certificate {
-        Some(own) => Some((own.chain.as_str(), open(SEALED_CLIENT_KEY, &own.sealed_key)?)),
+        Some(own) => Some((
+            own.chain.as_str(),
+            open(webhook, keys, SEALED_CLIENT_KEY, &own.sealed_key)?,
+        )),
         None => None,
     };
     let own = own.as_ref().map(|(chain, key)| (*chain, key.expose_secret()));
@@ -304,7 +319,7 @@ fn tls(webhook: &Webhook, open: Open<'_>) -> Result<Option<Tls>, Error> {
 fn authenticate(
     webhook: &Webhook,
     guard: &Guard,
-    open: Open<'_>,
+    keys: &KeyRing,
     headers: &mut HeaderMap,
 ) -> Result<Option<ClientCredentials>, Error> {
     match &webhook.authentication {
@@ -313,7 +328,7 @@ fn authenticate(
             username,
             sealed_password,
         }) => {
-            let password = open(SEALED_PASSWORD, sealed_password)?;
+            let password = open(webhook, keys, SEALED_PASSWORD, sealed_password)?;
             let value = authentication::basic(username, password.expose_secret())?;
             headers.insert(header::AUTHORIZATION, value);
             Ok(None)
@@ -324,7 +339,7 @@ fn authenticate(
             sealed_client_secret,
             scope,
         }) => {
-            let secret = open(SEALED_CLIENT_SECRET, sealed_client_secret)?;
+            let secret = open(webhook, keys, SEALED_CLIENT_SECRET, sealed_client_secret)?;
             let target = guard.check(token_url).map_err(Error::TokenUrl)?;
             ClientCredentials::new(target, client_id, secret.expose_secret(), scope.as_deref()).map(Some)
         }
@@ -358,6 +373,17 @@ impl Filled {
     }
 }
 
+/// Opens a sealed value of the webhook.
+fn open(webhook: &Webhook, keys: &KeyRing, field: &str, sealed: &str) -> Result<SecretSlice<u8>, Error> {
+    let context = Context {
+        project: webhook.project,
+        object: webhook.id.as_uuid(),
+        field,
+    };
+    keys.open(&context, sealed)
+        .map_err(|error| Error::Sealed(field.to_owned(), error))
+}
+
 /// A signature is as good as what it signs: the log shows that there was one.
 fn secretly(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
@@ -386,8 +412,9 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use proto_schemas::definition::{SEALED_SECRET, Secret, SecretKind, Signature};
+    use proto_schemas::definition::{Body, Expression, NamedValue, SEALED_SECRET, Secret, SecretKind, Signature};
     use proto_schemas::id::{EventKey, ProjectId, SecretId, WebhookId};
+    use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
@@ -537,6 +564,95 @@ mod tests {
         world.webhook.sealed_secret = Some(world.seal(SEALED_SECRET, &key));
         let now = world.now();
         assert_eq!(signed(&world.prepared().unwrap(), now).0, standard(now, [&key]));
+    }
+
+    /// A webhook with a protected variable `key` in body, url and a header.
+    fn with_variables(world: &World, value: &str) -> Webhook {
+        let context = Context {
+            project: world.webhook.project,
+            object: world.webhook.id.as_uuid(),
+            field: "variable:key",
+        };
+        let named = |name: &str, value| NamedValue {
+            name: name.into(),
+            value,
+        };
+        Webhook {
+            url: "https://example.com/:key:".into(),
+            headers: vec![named("x-key", MaybeSealed::Plain("a :key:".into()))],
+            variables: vec![
+                named("team", MaybeSealed::Plain("blue".into())),
+                named("key", MaybeSealed::Sealed(world.keys.seal(&context, value.as_bytes()))),
+            ],
+            placeholders: vec![Expression {
+                name: ":key:".into(),
+                expression: "variables.key".into(),
+            }],
+            body: Body::Template(
+                json!({"team": "{{ variables.team }}", "key": "{{ variables.key }}", "piece": "{{ variables.key[:2] }}",
+                    "hidden": "is {{ variables.key|to_base64 }}", "gone": "{{ variables.gone }}"})
+                .to_string(),
+            ),
+            ..world.webhook.clone()
+        }
+    }
+
+    #[test]
+    fn a_protected_variable_is_in_what_is_sent_and_in_nothing_that_is_shown() {
+        let mut world = World::new();
+        world.webhook = with_variables(&world, "s3cret");
+        let (prepared, event) = (world.prepared().unwrap(), event());
+        let sent = prepared.render(&event).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap(),
+            json!({"team": "blue", "key": "s3cret", "piece": "s3", "hidden": "is czNjcmV0", "gone": null})
+        );
+        let shown = prepared.show(&event).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&shown.rendered.body).unwrap(),
+            json!({"team": "blue", "key": "***", "piece": "**", "hidden": "is Kioq", "gone": null})
+        );
+        let missing: Vec<&str> = shown.missing.iter().map(|it| it.expression.as_str()).collect();
+        assert_eq!(missing, ["variables.gone"]);
+        for (addressed, path, header) in [
+            (prepared.address(&event).unwrap(), "/s3cret", "a s3cret"),
+            (shown.addressed, "/%2A%2A%2A", "a ***"),
+        ] {
+            assert_eq!(addressed.target.url().path(), path);
+            let headers = prepared.headers(&event, &addressed, &sent, world.now()).unwrap();
+            assert_eq!(headers["x-key"], header);
+        }
+    }
+
+    #[test]
+    fn what_the_engine_says_of_a_failure_holds_no_protected_variable() {
+        let mut world = World::new();
+        // The engine names an argument that it does not know.
+        let wrong: Vec<_> = (0..20).map(|_| "{{ [1]|sort(**{variables.key: 1}) }}").collect();
+        world.webhook = Webhook {
+            body: Body::Template(json!(wrong).to_string()),
+            ..with_variables(&world, "s3cret")
+        };
+        let prepared = world.prepared().unwrap();
+        let error = prepared.render(&event()).unwrap_err().to_string();
+        assert!(
+            error.contains("could not be worked out") && !error.contains("s3cret"),
+            "{error}"
+        );
+        let error = prepared.show(&event()).err().unwrap().to_string();
+        assert!(error.contains("***"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_put_in_the_place_of_another_does_not_open() {
+        let mut world = World::new();
+        world.webhook = with_variables(&world, "s3cret");
+        world.webhook.variables[1].name = "team".into();
+        let error = world.prepared().err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "the webhook's variable:team cannot be decrypted with the keys this service has"
+        );
     }
 
     #[test]

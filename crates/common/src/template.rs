@@ -1,7 +1,9 @@
 //! Integration templates: what a webhook for Slack, Jira and others is made of, but for what its owner alone knows.
 //!
 //! A template is a TOML file in `deploy/templates`, part of the program. It has blanks, `<path>` say; filled in, it gives
-//! a webhook's url, events, headers and transform, which are then checked like any other webhook's.
+//! a webhook's url, events, headers, variables and transform, which are then checked like any other webhook's.
+//!
+//! A transform is readable by whoever may read the webhook. What is secret goes into a protected header or variable.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +42,10 @@ pub struct Template {
     pub events: Vec<String>,
     /// The webhook's headers.
     #[serde(default)]
-    pub headers: Vec<Header>,
+    pub headers: Vec<NamedValue>,
+    /// The webhook's variables.
+    #[serde(default)]
+    pub variables: Vec<NamedValue>,
     /// The webhook's transform, as JSON text.
     pub transform: String,
     /// What its owner fills in.
@@ -48,10 +53,10 @@ pub struct Template {
     pub blanks: Vec<Blank>,
 }
 
-/// A header of a template.
+/// A header or a variable of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct NamedValue {
     /// Its name.
     pub key: String,
     /// Its value.
@@ -71,7 +76,7 @@ pub struct Blank {
     pub description: String,
     /// What it might look like.
     pub example: String,
-    /// Whether it has to be filled in. A header with an empty blank is left out.
+    /// Whether it has to be filled in. A header or a variable with an empty blank is left out.
     #[serde(default = "yes")]
     pub required: bool,
     /// What it is where it is not filled in.
@@ -97,7 +102,9 @@ pub struct Applied {
     /// Event types.
     pub events: Vec<String>,
     /// Headers.
-    pub headers: Vec<Header>,
+    pub headers: Vec<NamedValue>,
+    /// Variables.
+    pub variables: Vec<NamedValue>,
     /// The transform.
     pub transform: Value,
 }
@@ -170,12 +177,30 @@ fn parse(file: &str, text: &str) -> Result<Template, Error> {
     }
     let everything = [template.url.as_str(), template.transform.as_str()]
         .into_iter()
-        .chain(template.headers.iter().map(|header| header.value.as_str()))
+        .chain(template.values().map(|value| value.value.as_str()))
         .collect::<Vec<_>>()
         .join("\n");
     for blank in &template.blanks {
         if !everything.contains(&blank.mark()) {
             return Err(invalid(format!("blanks: nothing asks for `{}`", blank.name)));
+        }
+    }
+    for blank in template.blanks.iter().filter(|blank| blank.secret) {
+        let reason = "is secret: let a protected one of `[[variables]]` hold it";
+        if template.transform.contains(&blank.mark()) {
+            return Err(invalid(format!(
+                "transform: it is readable, and `{}` {reason}",
+                blank.name
+            )));
+        }
+        let told = template
+            .values()
+            .find(|it| !it.protected && it.value.contains(&blank.mark()));
+        if let Some(told) = told {
+            return Err(invalid(format!(
+                "{}: it is readable, and `{}` is secret",
+                told.key, blank.name
+            )));
         }
     }
     // An unfilled mark would go out as it stands.
@@ -226,19 +251,14 @@ impl Template {
         Ok(Applied {
             url: self.url(&filled)?,
             events: self.events.clone(),
-            headers: self
-                .headers
-                .iter()
-                .filter(|header| !empty.iter().any(|mark| header.value.contains(mark)))
-                .map(|header| {
-                    Ok(Header {
-                        value: fill(&header.value, &filled, in_header)?,
-                        ..header.clone()
-                    })
-                })
-                .collect::<Result<_, _>>()?,
+            headers: filled_in(&self.headers, &filled, &empty, in_header)?,
+            variables: filled_in(&self.variables, &filled, &empty, |_, _| Ok(()))?,
             transform: self.transform(&filled)?,
         })
+    }
+
+    fn values(&self) -> impl Iterator<Item = &NamedValue> {
+        self.headers.iter().chain(&self.variables)
     }
 
     fn url(&self, filled: &[(&Blank, &str)]) -> Result<String, Error> {
@@ -261,6 +281,23 @@ impl Template {
         fill_strings(&mut transform, filled)?;
         Ok(transform)
     }
+}
+
+/// Headers or variables, without those that hold the mark of an `empty` blank.
+fn filled_in(
+    values: &[NamedValue],
+    filled: &[(&Blank, &str)],
+    empty: &[String],
+    fits: impl Fn(&Blank, &str) -> Result<(), &'static str>,
+) -> Result<Vec<NamedValue>, Error> {
+    let wanted = |value: &&NamedValue| !empty.iter().any(|mark| value.value.contains(mark));
+    let filled = |value: &NamedValue| {
+        Ok(NamedValue {
+            value: fill(&value.value, filled, &fits)?,
+            ..value.clone()
+        })
+    };
+    values.iter().filter(wanted).map(filled).collect()
 }
 
 fn fill_strings(value: &mut Value, filled: &[(&Blank, &str)]) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 mod headers;
 mod receiver;
 mod settings;
+mod values;
 
 pub(crate) use self::headers::signature_header;
 pub use self::receiver::{AuthenticationChange, TlsChange};
@@ -38,7 +39,9 @@ pub struct Changes {
     /// What kind of secret is made up where none is given; beside a secret, what kind it has to be.
     pub secret_kind: Option<SecretKind>,
     /// New headers, in place of all there were.
-    pub headers: Option<Vec<HeaderChange>>,
+    pub headers: Option<Vec<ValueChange>>,
+    /// New variables, in place of all there were.
+    pub variables: Option<Vec<ValueChange>>,
     /// On or off.
     pub active: Option<bool>,
     /// When to try again.
@@ -81,9 +84,9 @@ pub struct Changes {
     pub options: Option<BTreeMap<String, bool>>,
 }
 
-/// A header as a request gives it.
+/// A header or a variable as a request gives it.
 #[derive(Debug, Clone)]
-pub struct HeaderChange {
+pub struct ValueChange {
     /// Its name.
     pub key: String,
     /// Its value; `None` keeps the one stored under this name.
@@ -136,6 +139,9 @@ impl Changes {
         }
         if let Some(authentication) = self.authentication.take() {
             receiver::apply_authentication(authentication, webhook, rules, &mut errors);
+        }
+        if let Some(variables) = self.variables.take() {
+            webhook.variables = values::apply_variables(variables, webhook, rules, &mut errors);
         }
         let headers = self.headers.take();
         let headers_given = headers.is_some();

@@ -1,7 +1,8 @@
 //! What would be sent: the request that an example event comes to, made as dispatcher makes it, shown and not sent.
 //!
 //! Nothing is stored and no address is looked up. Secrets are opened here to sign with; what is protected is marked as
-//! such in the headers, for whoever shows them.
+//! such in the headers, for whoever shows them, and masked where it is a variable. The signature is that of the body as
+//! it would be sent.
 
 use std::sync::Arc;
 
@@ -25,13 +26,13 @@ use crate::webhooks::profile;
 pub struct Preview {
     /// The event. Its id says that it is none.
     pub event: Event,
-    /// Where the request would go.
+    /// Where the request would go, protected variables masked.
     pub url: String,
     /// All its headers but those of the connection; protected ones are sensitive.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Its body, protected variables masked.
     pub body: bytes::Bytes,
-    /// What a template looks for in the event and does not find.
+    /// What a template looks for, in the event or among the variables, and does not find.
     pub missing: Vec<Missing>,
     /// Whether the template is the webhook's own.
     pub own_template: bool,
@@ -77,9 +78,12 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
     let event = trials::event(api, project, webhook, sample, now).await?;
     let definition = Arc::new(resolve::webhook(webhook, None, project, profile(api, project)?));
     let prepared = Prepared::of(&definition, &api.keys, &api.guard).map_err(unusable)?;
-    let (rendered, missing) = prepared.preview(&event).map_err(unsendable)?;
-    let addressed = prepared.address(&event).map_err(unsendable)?;
-    let mut headers = prepared.headers(&event, &addressed, &rendered, now).map_err(unusable)?;
+    // What is wrong is told by what may be shown, if that tells it.
+    let shown = prepared.show(&event).map_err(unsendable)?;
+    let rendered = prepared.render(&event).map_err(unsendable)?;
+    prepared.address(&event).map_err(unsendable)?;
+    let headers = prepared.headers(&event, &shown.addressed, &rendered, now);
+    let mut headers = headers.map_err(unusable)?;
     if prepared.client_credentials.is_some() {
         // One is had when a request is sent.
         headers.insert(http::header::AUTHORIZATION, request::hidden());
@@ -91,10 +95,10 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
         }
     }
     Ok(Preview {
-        url: addressed.target.as_str().to_owned(),
+        url: shown.addressed.target.as_str().to_owned(),
         headers,
-        body: rendered.body,
-        missing,
+        body: shown.rendered.body,
+        missing: shown.missing,
         own_template: webhook.settings.transform.is_some(),
         matches: Matches::of(&Subscriber::of(&definition), &event),
         event,

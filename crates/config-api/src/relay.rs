@@ -9,7 +9,9 @@
 //! Tests go the same way, after the definitions: out goes the duty to make one, to stream DELIVERIES. Published once more
 //! after a crash, it has the same message id, and its attempt the same identity, so it is recorded once.
 //!
-//! Besides, at start and every now and then, every definition is compared with what the bucket holds.
+//! Besides, at start and every now and then, every definition is compared with what the bucket holds. A bucket that was
+//! deleted is made anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it
+//! has what was in it in memory meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -130,8 +132,40 @@ impl Relay {
         )
     }
 
-    /// Publishes until `stop`, comparing everything every `resync_interval`.
+    /// Publishes until `stop`, comparing everything every `resync_interval`, and when the bucket was lost.
     pub async fn run(self, resync_interval: Duration, stop: CancellationToken) {
+        tokio::join!(self.publish(resync_interval, &stop), self.keep_bucket(&stop));
+    }
+
+    /// Has the bucket made anew and filled whenever it was deleted.
+    async fn keep_bucket(&self, stop: &CancellationToken) {
+        // When the bucket that has every definition was made; `None` while there is none such.
+        let mut filled = Some(self.bucket.made_at());
+        let mut failing = false;
+        loop {
+            if filled.is_some() {
+                tokio::select! { () = stop.cancelled() => return, () = self.bucket.lost() => {} }
+            }
+            let outcome = async {
+                let found = self.bucket.restore().await?;
+                let before = filled.replace(found);
+                if before == Some(found) {
+                    return Ok(());
+                }
+                if before.is_some() {
+                    tracing::warn!("the CONFIG bucket was deleted; filling the one that has taken its place");
+                }
+                filled = None;
+                self.resync().await?;
+                filled = Some(found);
+                Ok(())
+            };
+            failing = report(outcome.await, failing);
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(SWEEP_EVERY) => {} }
+        }
+    }
+
+    async fn publish(&self, resync_interval: Duration, stop: &CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + resync_interval, resync_interval);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -16,11 +16,13 @@ use std::time::Duration;
 use common::crypto::{Context, KeyRing, key_of};
 use opentelemetry::metrics::Gauge;
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::{SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, SEALED_SECRET};
+use proto_schemas::definition::{
+    SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, SEALED_SECRET, sealed_header, sealed_variable,
+};
 use proto_schemas::id::WebhookId;
 use proto_schemas::stream::config_key;
 use secrecy::ExposeSecret as _;
-use store::webhooks::{self, Authentication, HeaderValue, Webhook};
+use store::webhooks::{self, Authentication, MaybeSealed, Webhook};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -103,8 +105,13 @@ pub async fn pass(api: &Api) -> Result<Tally, store::Error> {
 fn sealed_values(webhook: &mut Webhook) -> Vec<(String, &mut String)> {
     let mut values = Vec::new();
     for header in &mut webhook.headers {
-        if let HeaderValue::Sealed(sealed) = &mut header.value {
-            values.push((format!("header:{}", header.key.to_ascii_lowercase()), sealed));
+        if let MaybeSealed::Sealed(sealed) = &mut header.value {
+            values.push((sealed_header(&header.key.to_ascii_lowercase()), sealed));
+        }
+    }
+    for variable in &mut webhook.variables {
+        if let MaybeSealed::Sealed(sealed) = &mut variable.value {
+            values.push((sealed_variable(&variable.key), sealed));
         }
     }
     for secret in &mut webhook.secrets {

@@ -10,7 +10,7 @@ use store::event_types::EventTypeVersion;
 use store::projects::Project;
 use store::tokens::Token;
 use store::webhook_health::{Check, Health, StoppedState};
-use store::webhooks::{self, BodyKind, HeaderValue, Retry, Webhook};
+use store::webhooks::{self, BodyKind, MaybeSealed, NamedValue, Retry, Webhook};
 
 /// A project's definition.
 #[must_use]
@@ -87,13 +87,12 @@ pub fn webhook(
         headers: webhook
             .headers
             .iter()
-            .map(|header| definition::Header {
-                name: header.key.to_ascii_lowercase(),
-                value: match &header.value {
-                    HeaderValue::Plain(value) => definition::HeaderValue::Plain(value.clone()),
-                    HeaderValue::Sealed(sealed) => definition::HeaderValue::Sealed(sealed.clone()),
-                },
-            })
+            .map(|header| named_value(header.key.to_ascii_lowercase(), header))
+            .collect(),
+        variables: webhook
+            .variables
+            .iter()
+            .map(|variable| named_value(variable.key.clone(), variable))
             .collect(),
         sealed_secret: webhook.sealed_secret.clone(),
         secrets: webhook.secrets.iter().map(|secret| secret.sealed.clone()).collect(),
@@ -183,6 +182,16 @@ fn authentication(authentication: &webhooks::Authentication) -> definition::Auth
     }
 }
 
+fn named_value(name: String, stored: &NamedValue) -> definition::NamedValue {
+    definition::NamedValue {
+        name,
+        value: match &stored.value {
+            MaybeSealed::Plain(value) => definition::MaybeSealed::Plain(value.clone()),
+            MaybeSealed::Sealed(sealed) => definition::MaybeSealed::Sealed(sealed.clone()),
+        },
+    }
+}
+
 fn rate(limit: webhooks::RateLimit) -> RateLimit {
     RateLimit {
         requests: limit.requests,
@@ -255,7 +264,7 @@ mod tests {
     use common::profile::Profiles;
     use proto_schemas::id::{ProjectId, WebhookId};
     use store::webhook_health::Stopped;
-    use store::webhooks::{Header, Secret};
+    use store::webhooks::Secret;
     use uuid::Uuid;
 
     use super::*;
@@ -274,15 +283,19 @@ mod tests {
             url: "https://example.com/".to_owned(),
             events: vec!["a.*".to_owned()],
             headers: vec![
-                Header {
+                NamedValue {
                     key: "X-Team".to_owned(),
-                    value: HeaderValue::Plain("blue".to_owned()),
+                    value: MaybeSealed::Plain("blue".to_owned()),
                 },
-                Header {
+                NamedValue {
                     key: "Authorization".to_owned(),
-                    value: HeaderValue::Sealed("v1|…".to_owned()),
+                    value: MaybeSealed::Sealed("v1|…".to_owned()),
                 },
             ],
+            variables: vec![NamedValue {
+                key: "routing_key".to_owned(),
+                value: MaybeSealed::Sealed("v1|r".to_owned()),
+            }],
             secrets: vec![Secret {
                 sealed: definition::Secret::before("v1|secret".to_owned(), Timestamp::UNIX_EPOCH),
                 public_key: None,
@@ -352,7 +365,17 @@ mod tests {
         let headers = resolved(&webhook, &project).headers;
         assert_eq!(headers[0].name, "x-team");
         assert_eq!(headers[1].name, "authorization");
-        assert!(matches!(&headers[1].value, definition::HeaderValue::Sealed(_)));
+        assert!(matches!(&headers[1].value, definition::MaybeSealed::Sealed(_)));
+    }
+
+    #[test]
+    fn variables_go_out_under_their_own_names_and_sealed_ones_stay_sealed() {
+        let (webhook, project) = rows();
+        let variable = definition::NamedValue {
+            name: "routing_key".to_owned(),
+            value: definition::MaybeSealed::Sealed("v1|r".to_owned()),
+        };
+        assert_eq!(resolved(&webhook, &project).variables, [variable]);
     }
 
     #[test]

@@ -25,14 +25,18 @@ pub const EMAIL_MAX: usize = 254;
 /// Most event type patterns of one webhook.
 pub const PATTERNS_MAX: usize = 100;
 
-/// Most headers of one webhook's own.
+/// Most headers of one webhook's own, and most variables.
 pub const HEADERS_MAX: usize = 32;
 
-/// Longest value of a header, in bytes.
+/// Longest value of a header or a variable, in bytes.
 pub const HEADER_VALUE_MAX: usize = 4 * 1024;
 
-/// Most that a webhook's headers may come to, in bytes of names and values: receivers refuse larger heads.
+/// Most that a webhook's headers may come to, in bytes of names and values: receivers refuse larger heads. The same holds
+/// for its variables.
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest name of a variable, in bytes.
+pub const VARIABLE_NAME_MAX: usize = 64;
 
 /// Longest description, in characters.
 pub const DESCRIPTION_MAX: usize = 400;
@@ -389,6 +393,35 @@ pub fn pem(text: &str) -> Result<(), String> {
     }
 }
 
+/// A variable's name: expressions hold it as `variables.name`.
+///
+/// # Errors
+/// What a name may be.
+pub fn variable_name(name: &str) -> Result<(), String> {
+    let is_word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let begins_well = !name.starts_with(|c: char| c.is_ascii_digit());
+    match is_word && begins_well && (1..=VARIABLE_NAME_MAX).contains(&name.len()) {
+        true => Ok(()),
+        false => Err(format!(
+            "a variable's name is 1 to {VARIABLE_NAME_MAX} letters, digits and _, and does not begin with a digit"
+        )),
+    }
+}
+
+/// A variable's value.
+///
+/// # Errors
+/// What is wrong; nothing of the value is in it.
+pub fn variable_value(value: &str) -> Result<(), String> {
+    if value.len() > HEADER_VALUE_MAX {
+        return Err(format!("a variable's value is at most {HEADER_VALUE_MAX} bytes long"));
+    }
+    match value.contains('\0') {
+        true => Err("a variable's value does not hold the character U+0000".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// A user's name (RFC 7617 §2).
 ///
 /// # Errors
@@ -443,7 +476,7 @@ pub fn scope(scope: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a header is protected unless its owner says otherwise.
+/// Whether a header or a variable is protected unless its owner says otherwise.
 #[must_use]
 pub fn is_protected_by_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -592,6 +625,22 @@ mod tests {
             &"x".repeat(4097),
         ] {
             assert!(header_value(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_has_a_name_that_expressions_can_hold() {
+        for good in ["routing_key", "_", "Team2", &"x".repeat(64)] {
+            assert_eq!(variable_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "2nd", "a-b", "a.b", "a b", "é", "a}}", &"x".repeat(65)] {
+            assert!(variable_name(bad).is_err(), "{bad}");
+        }
+        for good in ["", " a\nb ", "é", &"x".repeat(4096)] {
+            assert_eq!(variable_value(good), Ok(()), "{good:?}");
+        }
+        for bad in ["a\0", &"x".repeat(4097)] {
+            assert!(variable_value(bad).is_err(), "{bad:?}");
         }
     }
 

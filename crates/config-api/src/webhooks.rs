@@ -164,6 +164,7 @@ pub async fn remove(
     secrets::clear(&mut webhook);
     webhook.headers.clear();
     (webhook.tls, webhook.authentication) = (None, None);
+    webhook.variables.clear();
     webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
     note_written(&mut transaction, &webhook, caller).await?;
     transaction.commit().await.map_err(failed)?;

@@ -40,7 +40,9 @@ pub struct Webhook {
     /// Event type patterns.
     pub events: Vec<String>,
     /// Headers of its own.
-    pub headers: Vec<Header>,
+    pub headers: Vec<NamedValue>,
+    /// What its transform finds under `variables`.
+    pub variables: Vec<NamedValue>,
     /// What requests are signed with, the current one first.
     pub secrets: Vec<Secret>,
     /// The first of them of kind v1 once more, sealed as the release before has it.
@@ -88,6 +90,7 @@ impl Webhook {
             url: String::new(),
             events: Vec::new(),
             headers: Vec::new(),
+            variables: Vec::new(),
             secrets: Vec::new(),
             sealed_secret: None,
             active: true,
@@ -109,20 +112,20 @@ impl Webhook {
     }
 }
 
-/// A header of a webhook's own, as it is stored.
+/// A header or a variable of a webhook's own, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct NamedValue {
     /// As it was typed.
     pub key: String,
     /// Its value.
     #[serde(flatten)]
-    pub value: HeaderValue,
+    pub value: MaybeSealed,
 }
 
-/// A header's value, as it is stored.
+/// A value that may be protected, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HeaderValue {
+pub enum MaybeSealed {
     /// Readable by whoever may read the webhook.
     #[serde(rename = "value")]
     Plain(String),
@@ -177,7 +180,8 @@ struct Row {
     name: String,
     url: String,
     events: Vec<String>,
-    headers: Json<Vec<Header>>,
+    headers: Json<Vec<NamedValue>>,
+    variables: Json<Vec<NamedValue>>,
     secrets: Json<Vec<secrets::Stored>>,
     secrets_of: Option<String>,
     sealed_secret: Option<String>,
@@ -214,6 +218,7 @@ impl TryFrom<Row> for Webhook {
             url: row.url,
             events: row.events,
             headers: row.headers.0,
+            variables: row.variables.0,
             secrets: secrets::read(
                 row.secrets.0,
                 row.secrets_of.as_deref(),
@@ -254,9 +259,9 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         "-- webhooks::insert
          INSERT INTO webhooks (id, project_id, name, url, events, headers, sealed_secret, active, retry, timeout_ms,
                                revision, created_at, updated_at, description, labels, attributes, settings, check_id,
-                               restarted_at, secrets, secrets_of, secrets_expire_at, tls, authentication)
+                               restarted_at, secrets, secrets_of, secrets_expire_at, tls, authentication, variables)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $7, $21,
-                 $22, $23)",
+                 $22, $23, $24)",
         webhook.id.as_uuid(),
         webhook.project.as_uuid(),
         webhook.name,
@@ -280,6 +285,7 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
         secrets::first_expiry(&webhook.secrets).map(to_sql),
         webhook.tls.as_ref().map(Json) as _,
         webhook.authentication.as_ref().map(Json) as _,
+        Json(&webhook.variables) as _,
     )
     .execute(connection)
     .await?;
@@ -298,7 +304,7 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
          SET name = $2, url = $3, events = $4, headers = $5, sealed_secret = $6, active = $7, retry = $8,
              timeout_ms = $9, revision = $10, updated_at = $11, deleted_at = $12, description = $13, labels = $14,
              attributes = $15, settings = $16, check_id = $17, restarted_at = $18, secrets = $19, secrets_of = $6,
-             secrets_expire_at = $20, tls = $21, authentication = $22
+             secrets_expire_at = $20, tls = $21, authentication = $22, variables = $23
          WHERE id = $1",
         webhook.id.as_uuid(),
         webhook.name,
@@ -322,6 +328,7 @@ pub async fn update(connection: &mut Connection, webhook: &Webhook) -> Result<()
         secrets::first_expiry(&webhook.secrets).map(to_sql),
         webhook.tls.as_ref().map(Json) as _,
         webhook.authentication.as_ref().map(Json) as _,
+        Json(&webhook.variables) as _,
     )
     .execute(connection)
     .await?;
@@ -336,7 +343,8 @@ pub async fn find(connection: &mut Connection, project: ProjectId, name_or_id: &
     let row = query_as!(
         Row,
         r#"-- webhooks::find
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -366,7 +374,8 @@ pub async fn find_for_update(
     let row = query_as!(
         Row,
         r#"-- webhooks::find_for_update
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -417,7 +426,8 @@ pub async fn by_ids(connection: &mut Connection, ids: &[WebhookId]) -> Result<Ve
     let rows = query_as!(
         Row,
         r#"-- webhooks::by_ids
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",
@@ -455,7 +465,8 @@ pub async fn page(
     let rows = query_as!(
         Row,
         r#"-- webhooks::page
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",

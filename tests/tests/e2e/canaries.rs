@@ -12,6 +12,7 @@ const HEADER: &str = "Bearer canary-of-a-protected-header-0123456789";
 const ACCESS_TOKEN: &str = "canary-of-an-access-token-0123456789";
 const PASSWORD: &str = "canary-of-a-password-0123456789";
 const CLIENT_SECRET: &str = "canary-of-a-clients-secret-0123456789";
+const VARIABLE: &str = "canary-of-a-protected-variable-0123456789";
 /// What was never taken, and so is not known to anybody.
 const REFUSED: [&str; 4] = [
     "canary-of-a-password-in-an-url",
@@ -40,6 +41,7 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         .for_each(|refused| canaries.add("refused value", refused.trim_end_matches("\r\nthat-has-two-lines")));
     canaries.add("protected header", HEADER);
     canaries.add("access token", ACCESS_TOKEN);
+    canaries.add("protected variable", VARIABLE);
     let hooks = "/v1/projects/acme/webhooks";
     api.create_project("acme").await.unwrap();
     let post = async |path: &str, body: Value| api.call(Method::POST, path, Some(&body)).await.unwrap();
@@ -64,12 +66,16 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         "client_secret": CLIENT_SECRET,
     });
     let headers = json!([{ "key": "Authorization", "value": HEADER, "protected": true }]);
+    let variables = json!([{ "key": "routing_key", "value": VARIABLE }]);
+    let transform =
+        json!({ "key": "{{ variables.routing_key }} {{ variables.routing_key|to_base64 }}", "of": "{{ data }}" });
     for (name, receiver, more) in [
         ("steady", &steady, json!({ "secret": GIVEN, "headers": headers })),
         (
             "failing",
             &failing,
-            json!({ "retry": { "delays": ["0s", "1s"] }, "headers": headers, "events": ["order.*", "posthaste.*"] }),
+            json!({ "retry": { "delays": ["0s", "1s"] }, "headers": headers, "events": ["order.*", "posthaste.*"],
+                    "variables": variables, "transform": transform }),
         ),
         ("keys", &steady, json!({ "secret_kind": "v1a" })),
         ("basic", &steady, json!({ "authentication": basic, "tls": tls })),
@@ -113,6 +119,7 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
         "token:test",
         "token:preview",
         "basic:preview",
+        "failing:preview",
         "keys:rotate-secret",
         "failing:pause",
         "failing:resume",

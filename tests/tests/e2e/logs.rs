@@ -110,6 +110,102 @@ async fn the_log_shows_requests_as_they_were_sent_and_no_secret_even_after_the_w
 }
 
 #[tokio::test]
+async fn a_protected_variable_is_in_the_request_and_masked_in_all_that_is_told_of_it() {
+    const KEY: &str = "0123456789abcdeffedcba9876543210";
+    let cluster = Cluster::start().await.unwrap();
+    let (api, receiver) = (&cluster.admin, Receiver::start().await);
+    // All that is answered, written and kept is searched for it.
+    api.canaries.add("routing key", KEY);
+    api.create_project("acme").await.unwrap();
+    let template = json!({ "template": "pagerduty", "blanks": { "routing_key": KEY } });
+    cluster
+        .create_webhook("acme", "pager", &receiver.url, template)
+        .await
+        .unwrap();
+    let hook = "/v1/projects/acme/webhooks/pager";
+    let data = json!({ "incident_id": "i1", "title": "Down", "severity": "high" });
+    let event = json!({ "type": "incident.created", "data": data, "id": "i1" });
+    api.intake("/v1/projects/acme/events", &event).await.unwrap();
+    let log = attempts(api, "event_id=i1", 1).await;
+    let received = receiver.received().remove(0);
+    let body = std::str::from_utf8(&received.body).unwrap();
+    let got: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (&got["routing_key"], &got["dedup_key"]),
+        (&json!(KEY), &json!("i1")),
+        "{got}"
+    );
+
+    let mut told = Vec::new();
+    for changed in [false, true] {
+        if changed {
+            let other = json!({ "transform": null, "body": "raw", "variables": [{ "key": "routing_key" }] });
+            told.push(api.ok(Method::PATCH, hook, Some(&other)).await.unwrap());
+        }
+        let shown = show(api, &log[0]).await;
+        let request = &shown["request"];
+        assert_eq!(
+            (&request["reproduced"], &request["reason"]),
+            (&json!(true), &Value::Null),
+            "{shown}"
+        );
+        assert_eq!(request["body"], body.replace(KEY, "***"));
+        told.push(shown);
+    }
+    // With another value, nobody can tell any more what was sent, and what is told is no other value.
+    let other = json!({ "variables": [{ "key": "routing_key", "value": KEY.replace('0', "1") }] });
+    told.push(api.ok(Method::PATCH, hook, Some(&other)).await.unwrap());
+    let shown = show(api, &log[0]).await;
+    assert_eq!(shown["request"]["reproduced"], false, "{shown}");
+    let reason = shown["request"]["reason"].as_str().unwrap();
+    assert!(reason.contains("a protected variable has changed"), "{reason}");
+    told.push(shown);
+
+    let back = json!({ "transform": { "k": "{{ variables.routing_key }}" }, "body": null,
+        "variables": [{ "key": "routing_key", "value": KEY }] });
+    told.push(api.ok(Method::PATCH, hook, Some(&back)).await.unwrap());
+    cluster.definitions_in_force().await.unwrap();
+    let test = json!({ "type": "a" });
+    let test = api
+        .ok(Method::POST, &format!("{hook}:test"), Some(&test))
+        .await
+        .unwrap();
+    let path = format!("/v1/projects/acme/tests/{}", test["id"].as_str().unwrap());
+    let tested = eventually("the test's request", || async {
+        let test = api.ok(Method::GET, &path, None).await.unwrap();
+        (!test["request"].is_null()).then_some(test)
+    })
+    .await;
+    assert_eq!(tested["request"]["body"], r#"{"k":"***"}"#);
+    assert_eq!(receiver.received().last().unwrap().body, format!(r#"{{"k":"{KEY}"}}"#));
+    told.push(tested);
+    let preview = json!({ "type": "incident.created" });
+    told.push(
+        api.ok(Method::POST, &format!("{hook}:preview"), Some(&preview))
+            .await
+            .unwrap(),
+    );
+    for path in [
+        hook,
+        "/v1/projects/acme/webhooks",
+        "/v1/projects/acme/webhooks/pager/revisions",
+        "/v1/projects/acme/webhooks/pager/revisions/1/diff",
+        "/v1/projects/acme/webhooks/pager/revisions/4/diff",
+        "/v1/projects/acme/deliveries",
+        "/v1/projects/acme/events",
+        "/v1/projects/acme/attempts/export?responses=true",
+    ] {
+        let answer = api.get(path, &[]).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        told.push(json!(answer.text().await.unwrap()));
+    }
+    for answer in told {
+        let text = answer.to_string();
+        assert!(!text.contains(KEY), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_goes_wrong_is_named_found_and_exported() {
     let cluster = Cluster::start().await.unwrap();
     let api = &cluster.admin;

@@ -149,3 +149,54 @@ async fn a_bucket_that_was_lost_is_there_again_when_config_api_has_started() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bucket_that_was_deleted_is_made_and_filled_again_and_watched_again_by_those_that_run() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    cluster.admin.create_project("acme").await.unwrap();
+    for name in ["stays", "moves"] {
+        let url = format!("{}/{name}", receiver.url);
+        cluster.create_webhook("acme", name, &url, json!({})).await.unwrap();
+    }
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    let publish = async || producer.publish("events.acme.a", &[], "1").await.unwrap();
+    publish().await;
+    eventually("an event by the definitions as they were", || async {
+        (receiver.count() == 2).then_some(())
+    })
+    .await;
+
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream(format!("KV_{CONFIG_BUCKET}")).await.unwrap();
+    // Nothing is started again, and what is changed while there is no bucket takes effect.
+    let moved = json!({ "url": other.url });
+    let path = "/v1/projects/acme/webhooks/moves";
+    cluster.admin.ok(Method::PATCH, path, Some(&moved)).await.unwrap();
+    let within = Duration::from_secs(60);
+    eventually_within(within, "an event where the webhook has moved to", || async {
+        publish().await;
+        (other.count() > 0).then_some(())
+    })
+    .await;
+
+    // Who starts now knows what is in the bucket and nothing else.
+    for role in [Role::Ingest, Role::Dispatcher] {
+        cluster.kill(role).unwrap();
+        cluster.restart(role).await.unwrap();
+    }
+    let (before, at_stays) = (other.count(), || {
+        let received = receiver.received();
+        received
+            .iter()
+            .filter(|request| request.path.ends_with("/stays"))
+            .count()
+    });
+    let stays_before = at_stays();
+    eventually_within(within, "an event at both webhooks", || async {
+        publish().await;
+        (other.count() > before && at_stays() > stays_before).then_some(())
+    })
+    .await;
+}

@@ -1,17 +1,25 @@
 //! The CONFIG bucket: every definition ingest and dispatcher work by.
+//!
+//! What is in it can be published again, so it may be lost: who fills it hears that it was deleted
+//! ([`ConfigBucket::lost`]), and makes it anew ([`ConfigBucket::restore`]).
 
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use proto_schemas::stream::CONFIG_BUCKET;
-use proto_schemas::stream::config_key::Key;
+use proto_schemas::stream::config_key::{Key, NEVER_USED};
+use tokio::sync::watch;
 
-use super::Error;
+use super::{Error, instant, streams};
 
 /// The CONFIG bucket. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConfigBucket {
     store: kv::Store,
+    jetstream: jetstream::Context,
+    connected: watch::Receiver<bool>,
+    replicas: u8,
 }
 
 /// One definition as the bucket holds it.
@@ -28,9 +36,54 @@ pub struct Entry {
 }
 
 impl ConfigBucket {
-    pub(super) async fn open(jetstream: &jetstream::Context) -> Result<Self, Error> {
+    pub(super) async fn open(
+        jetstream: &jetstream::Context,
+        connected: watch::Receiver<bool>,
+        replicas: u8,
+    ) -> Result<Self, Error> {
         let store = jetstream.get_key_value(CONFIG_BUCKET).await.map_err(fail)?;
-        Ok(Self { store })
+        Ok(Self {
+            store,
+            jetstream: jetstream.clone(),
+            connected,
+            replicas,
+        })
+    }
+
+    /// When the bucket was made, as it was found when it was opened. No other has the same.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        made_at(&self.store)
+    }
+
+    /// Resolves when the bucket may not be there any more, or not be the same: some ten seconds after it was deleted, or
+    /// when the connection has been away. It asks for nothing meanwhile; the server sends a sign of life for a watch.
+    pub async fn lost(&self) {
+        let mut connected = self.connected.clone();
+        if connected.wait_for(|up| *up).await.is_err() {
+            return;
+        }
+        let gone = async {
+            if let Ok(mut watch) = self.store.watch(NEVER_USED).await {
+                while let Some(Ok(_)) = watch.next().await {}
+            }
+        };
+        let mut link = self.connected.clone();
+        let away = async {
+            let _ = link.wait_for(|up| !*up).await;
+            let _ = link.wait_for(|up| *up).await;
+        };
+        tokio::select! { () = gone => {}, () = away => {} }
+    }
+
+    /// Makes the bucket where it is not there; when the one that is there now was made. With another time than before, it
+    /// is another one, and has to be filled.
+    ///
+    /// # Errors
+    /// [`Error`] where JetStream does not answer, or cannot make it.
+    pub async fn restore(&self) -> Result<Timestamp, Error> {
+        let store = streams::set_up_bucket(&self.jetstream, self.replicas).await?;
+        Ok(made_at(&store))
     }
 
     /// Stores a definition; resolves once JetStream has it.
@@ -95,6 +148,10 @@ impl ConfigBucket {
         });
         Ok((empty, entries))
     }
+}
+
+fn made_at(store: &kv::Store) -> Timestamp {
+    instant(store.stream.cached_info().created.unix_timestamp_nanos())
 }
 
 fn fail(error: impl Into<async_nats::Error>) -> Error {

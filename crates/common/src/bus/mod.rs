@@ -250,7 +250,7 @@ impl Bus {
     /// # Errors
     /// [`Error::SetUp`] where it cannot be opened.
     pub async fn config_bucket(&self) -> Result<ConfigBucket, Error> {
-        ConfigBucket::open(&self.jetstream).await
+        ConfigBucket::open(&self.jetstream, self.connected.clone(), self.config.nats_replicas).await
     }
 
     /// How many messages `stream` holds on `subject`, handed out ones included.

@@ -39,7 +39,7 @@ pub(super) async fn set_up(jetstream: &jetstream::Context, config: &Config) -> R
         set_up_stream(jetstream, stream, max_bytes, config.nats_replicas).await?;
     }
     set_up_seen(jetstream, config).await?;
-    set_up_bucket(jetstream, config.nats_replicas).await
+    set_up_bucket(jetstream, config.nats_replicas).await.map(drop)
 }
 
 async fn set_up_stream(
@@ -192,9 +192,9 @@ async fn set_up_seen(jetstream: &jetstream::Context, config: &Config) -> Result<
     verify(&wanted, &handle.cached_info().config)
 }
 
-async fn set_up_bucket(jetstream: &jetstream::Context, replicas: u8) -> Result<(), Error> {
-    if jetstream.get_key_value(CONFIG_BUCKET).await.is_ok() {
-        return Ok(());
+pub(super) async fn set_up_bucket(jetstream: &jetstream::Context, replicas: u8) -> Result<kv::Store, Error> {
+    if let Ok(found) = jetstream.get_key_value(CONFIG_BUCKET).await {
+        return Ok(found);
     }
     let created = jetstream
         .create_key_value(kv::Config {
@@ -206,15 +206,15 @@ async fn set_up_bucket(jetstream: &jetstream::Context, replicas: u8) -> Result<(
             ..kv::Config::default()
         })
         .await;
-    match created {
-        Ok(_) => Ok(()),
-        // Another service was faster.
-        Err(_) if jetstream.get_key_value(CONFIG_BUCKET).await.is_ok() => Ok(()),
-        Err(error) => Err(Error::SetUp {
-            what: format!("bucket {CONFIG_BUCKET}"),
-            source: error.into(),
-        }),
-    }
+    let error = match created {
+        Ok(created) => return Ok(created),
+        Err(error) => error,
+    };
+    // Another service may have been faster.
+    jetstream.get_key_value(CONFIG_BUCKET).await.map_err(|_| Error::SetUp {
+        what: format!("bucket {CONFIG_BUCKET}"),
+        source: error.into(),
+    })
 }
 
 #[cfg(test)]

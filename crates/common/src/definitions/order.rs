@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(key(&by("data."), "{}"), Some(OrderKey::WHOLE));
         assert!(check_key("data.").is_err());
         assert!(check_key("date.customer").unwrap_err().contains("date"));
+        assert!(check_key("variables.customer").unwrap_err().contains("variables"));
         assert_eq!(check_key("data.customer.id"), Ok(()));
     }
 }

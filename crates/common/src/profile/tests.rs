@@ -310,6 +310,14 @@ fn a_mistake_in_an_expression_or_option_is_named_with_file_and_line() {
             "there is no `dta`; there are id, type,",
         ),
         (
+            "ubiops",
+            UBIOPS,
+            "version = \"data.pipeline",
+            "version = \"variables.pipeline",
+            "version",
+            "there is no `variables`",
+        ),
+        (
             "once",
             ONCE,
             "{{ data.lifecycle|default(omit) }}",

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Error, Profile, Switch};
 use crate::model::limits;
-use crate::render::{Expressions, Placeholders, Template};
+use crate::render::{Expressions, NAMES, Placeholders, Template, VARIABLES};
 
 /// A profile as it is written.
 #[derive(Deserialize)]
@@ -299,7 +299,7 @@ fn expressions(written: BTreeMap<String, String>) -> Vec<Expression> {
 /// What a template asks for has to be there, and the options that are there have to be asked for.
 fn check_template(template: &str, options: &BTreeMap<String, WrittenSwitch>) -> Result<(), String> {
     let template = Template::compile(template).map_err(|error| error.to_string())?;
-    known(&template.unknown_names())?;
+    known(&template.unknown_names(), &NAMES_OF_WEBHOOKS)?;
     let asked = template.options();
     if let Some(name) = asked.iter().find(|name| !options.contains_key(name.as_str())) {
         return Err(format!("it asks for `options.{name}`, and there is no such option"));
@@ -310,13 +310,13 @@ fn check_template(template: &str, options: &BTreeMap<String, WrittenSwitch>) -> 
     }
 }
 
-fn known(unknown: &[String]) -> Result<(), String> {
+/// The names that template and placeholders know, each as it is said. An event has its attributes before any webhook.
+const NAMES_OF_WEBHOOKS: [&[&str]; 2] = [&NAMES, &[VARIABLES]];
+
+fn known(unknown: &[String], names: &[&[&str]]) -> Result<(), String> {
     match unknown {
         [] => Ok(()),
-        [name, ..] => Err(format!(
-            "there is no `{name}`; there are {}",
-            crate::render::NAMES.join(", ")
-        )),
+        [name, ..] => Err(format!("there is no `{name}`; there are {}", names.concat().join(", "))),
     }
 }
 
@@ -331,7 +331,8 @@ fn check_attributes(attributes: &[Expression]) -> Result<(), Wrong> {
     }
     let compiled = Expressions::compile(attributes).map_err(|(name, fault)| (name, fault.to_string()))?;
     // Which of them it is, each alone tells.
-    known(&compiled.unknown_names()).map_err(|reason| (culprit(attributes), reason))
+    let unknown = |it: &[Expression]| Expressions::compile(it).map(|compiled| compiled.unknown_names());
+    known(&compiled.unknown_names(), &[&NAMES]).map_err(|reason| (culprit(attributes, unknown), reason))
 }
 
 fn check_placeholders(placeholders: &[Expression]) -> Result<(), Wrong> {
@@ -343,16 +344,15 @@ fn check_placeholders(placeholders: &[Expression]) -> Result<(), Wrong> {
         }
     }
     let compiled = Placeholders::compile(placeholders).map_err(|(name, fault)| (name, fault.to_string()))?;
-    known(&compiled.unknown_names()).map_err(|reason| (culprit(placeholders), reason))
+    let unknown = |it: &[Expression]| Placeholders::compile(it).map(|compiled| compiled.unknown_names());
+    known(&compiled.unknown_names(), &NAMES_OF_WEBHOOKS).map_err(|reason| (culprit(placeholders, unknown), reason))
 }
 
 /// The first one that uses a name there is not.
-fn culprit(expressions: &[Expression]) -> String {
+fn culprit<E>(expressions: &[Expression], unknown: impl Fn(&[Expression]) -> Result<Vec<String>, E>) -> String {
     expressions
         .iter()
-        .find(|it| {
-            Expressions::compile(std::slice::from_ref(it)).is_ok_and(|compiled| !compiled.unknown_names().is_empty())
-        })
+        .find(|it| unknown(std::slice::from_ref(it)).is_ok_and(|names| !names.is_empty()))
         .map(|it| it.name.clone())
         .unwrap_or_default()
 }

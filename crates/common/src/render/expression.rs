@@ -16,6 +16,7 @@ use minijinja::{Environment, ErrorKind, State, UndefinedBehavior};
 use proto_schemas::event::Event;
 
 use super::json;
+use super::variables::Variables;
 
 /// Fuel of all expressions of one rendering: an instruction costs one, and so do 64 bytes that are made or read.
 pub const FUEL: u64 = 50_000;
@@ -27,7 +28,7 @@ const WORDS_MAX: usize = 400;
 /// How deep loops may recurse.
 const RECURSION_MAX: usize = 40;
 
-/// The names an expression knows.
+/// The names of what an event has.
 pub const NAMES: [&str; 10] = [
     "id",
     "type",
@@ -40,6 +41,8 @@ pub const NAMES: [&str; 10] = [
     "attributes",
     "options",
 ];
+/// The name of what a webhook's own variables are under.
+pub const VARIABLES: &str = "variables";
 /// What is there beside them.
 const GLOBALS: [&str; 3] = [OMIT, "range", "dict"];
 const OMIT: &str = "omit";
@@ -73,6 +76,9 @@ pub enum Failure {
     /// Too many expressions that cannot be worked out.
     #[error("more than {FAILURES_MAX} expressions could not be worked out; the last said: {0}")]
     Failures(String),
+    /// The same, where what the last one said may hold a protected variable's value.
+    #[error("more than {FAILURES_MAX} expressions could not be worked out")]
+    UntoldFailures,
     /// Ours.
     #[error("rendering ended in a fault of its own")]
     Fault,
@@ -281,7 +287,7 @@ impl Engine {
     fn use_words(&mut self, code: &str) {
         let words = super::template::words(code);
         for (i, word) in words.iter().enumerate() {
-            if let Some(name) = NAMES.iter().find(|name| *name == word) {
+            if let Some(name) = NAMES.iter().chain([&VARIABLES]).find(|name| *name == word) {
                 self.uses.insert(Cow::Borrowed(name));
             }
             if let ["options", ".", option, ..] = &words[i..] {
@@ -300,16 +306,17 @@ impl Engine {
         self.uses.contains(name)
     }
 
-    /// The names that no event ever has; what they stand for is always missing.
+    /// The names that neither event nor webhook ever has; what they stand for is always missing.
     pub(super) fn unknown_names(&self) -> Vec<String> {
+        let known = |name: &str| NAMES.contains(&name) || GLOBALS.contains(&name) || name == VARIABLES;
         self.uses
             .iter()
-            .filter(|name| !NAMES.contains(&name.as_ref()) && !GLOBALS.contains(&name.as_ref()))
+            .filter(|name| !known(name))
             .map(ToString::to_string)
             .collect()
     }
 
-    /// What expressions see of an event; only what one of them asks for is made.
+    /// What expressions see of an event and its webhook; only what one of them asks for is made.
     pub(super) fn scope(&self, subject: &Subject<'_>) -> Value {
         let event = subject.event;
         self.uses
@@ -332,6 +339,7 @@ impl Engine {
                         let on = subject.options.iter().map(|name| (name.clone(), true));
                         Value::from(on.collect::<BTreeMap<_, _>>())
                     }
+                    VARIABLES => subject.variables?.value(),
                     _ => return None,
                 };
                 Some((name.clone(), value))
@@ -354,6 +362,8 @@ pub struct Subject<'a> {
     pub project: &'a str,
     /// The profile's options that are on for the webhook.
     pub options: &'a [String],
+    /// The webhook's variables.
+    pub(super) variables: Option<&'a Variables>,
     /// The event's payload, where it has been parsed already.
     pub(super) data: Option<&'a Value>,
 }
@@ -366,7 +376,17 @@ impl<'a> Subject<'a> {
             event,
             project,
             options,
+            variables: None,
             data: None,
+        }
+    }
+
+    /// The same, for a webhook with these variables.
+    #[must_use]
+    pub const fn with(self, variables: &'a Variables) -> Self {
+        Self {
+            variables: Some(variables),
+            ..self
         }
     }
 }
@@ -377,6 +397,8 @@ pub(super) struct Run<'a> {
     scope: Value,
     fuel: u64,
     failures: usize,
+    /// Whether the engine's own words may hold what is protected.
+    has_secrets: bool,
     /// The sources of those that found nothing, if somebody wants to know.
     pub(super) missing: Option<Vec<(String, String)>>,
 }
@@ -388,6 +410,7 @@ impl<'a> Run<'a> {
             engine,
             fuel: FUEL,
             failures: 0,
+            has_secrets: engine.uses(VARIABLES) && subject.variables.is_some_and(Variables::has_secrets),
             missing: None,
         }
     }
@@ -441,9 +464,10 @@ impl<'a> Run<'a> {
             Err(error) if is_fuel(&error) => Err(Failure::Fuel),
             Err(error) => {
                 self.failures += 1;
-                match self.failures <= FAILURES_MAX {
-                    true => Ok(None),
-                    false => Err(Failure::Failures(short(&error))),
+                match (self.failures <= FAILURES_MAX, self.has_secrets) {
+                    (true, _) => Ok(None),
+                    (false, false) => Err(Failure::Failures(short(&error))),
+                    (false, true) => Err(Failure::UntoldFailures),
                 }
             }
         }

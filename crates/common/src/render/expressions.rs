@@ -6,7 +6,7 @@ use minijinja::value::{Serde, Value, ValueKind};
 use proto_schemas::definition::Expression as Definition;
 use proto_schemas::event::Event;
 
-use super::expression::{Engine, Expression, Fault, Run, Subject};
+use super::expression::{Engine, Expression, Fault, Run, Subject, VARIABLES};
 use super::json;
 use crate::model::limits::attributes_fit;
 
@@ -34,10 +34,11 @@ impl Expressions {
         Ok(Self { engine, compiled })
     }
 
-    /// The names they use that no event ever has.
+    /// The names they use that no event ever has, the one of a webhook's variables among them.
     #[must_use]
     pub fn unknown_names(&self) -> Vec<String> {
-        self.engine.unknown_names()
+        let variables = self.engine.uses(VARIABLES).then(|| VARIABLES.to_owned());
+        self.engine.unknown_names().into_iter().chain(variables).collect()
     }
 
     /// Whether one of them looks into the payload.

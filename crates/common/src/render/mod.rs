@@ -5,6 +5,7 @@
 //!
 //! - [`Renderer`]: what a definition says about bodies, compiled; made when a definition changes, never per event
 //! - [`Template`]: JSON whose strings hold expressions
+//! - [`Variables`]: what a webhook has its expressions find besides the event
 //! - [`Placeholders`]: texts in url and headers that stand for expressions
 //! - [`Expressions`]: attributes that an event gets from its payload
 
@@ -14,15 +15,17 @@ mod json;
 mod placeholders;
 mod plain;
 mod template;
+mod variables;
 
 use bytes::Bytes;
 use proto_schemas::definition::Body;
 
-pub use self::expression::{FUEL, Failure, Fault, NAMES, Subject};
+pub use self::expression::{FUEL, Failure, Fault, NAMES, Subject, VARIABLES};
 pub use self::expressions::Expressions;
 pub use self::json::OUTPUT_MAX;
 pub use self::placeholders::{PLACEHOLDER_VALUE_MAX, PlaceholderError, Placeholders};
 pub use self::template::{DEPTH_MAX, Error, Missing, TEMPLATE_MAX, Template};
+pub use self::variables::{MASK, Variables};
 
 /// A request body and its media type.
 #[derive(Debug, Clone, PartialEq, Eq)]

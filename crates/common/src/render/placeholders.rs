@@ -97,7 +97,7 @@ impl Placeholders {
         Ok(Self { engine, compiled })
     }
 
-    /// The names they use that no event ever has.
+    /// The names they use that neither event nor webhook ever has.
     #[must_use]
     pub fn unknown_names(&self) -> Vec<String> {
         self.engine.unknown_names()

@@ -96,7 +96,7 @@ impl Template {
         Ok(Self { engine, root })
     }
 
-    /// The names it uses that no event ever has.
+    /// The names it uses that neither event nor webhook ever has.
     #[must_use]
     pub fn unknown_names(&self) -> Vec<String> {
         self.engine.unknown_names()

@@ -351,13 +351,13 @@ fn a_template_that_asks_for_too_much_fails_soon() {
 }
 
 #[test]
-fn names_that_no_event_has_are_known() {
+fn names_that_neither_event_nor_webhook_has_are_known() {
     let template = |text: &str| Template::compile(&json!(text).to_string()).unwrap().unknown_names();
     assert_eq!(
         template("{{data.a}} {{title}} {% for x in list %}{{x}}{% endfor %}"),
         ["list", "title"]
     );
-    assert!(template("{{id}}{{type}}{{omit}}{{range(3)}}{{payload_json}}").is_empty());
+    assert!(template("{{id}}{{type}}{{omit}}{{range(3)}}{{payload_json}}{{variables.a}}").is_empty());
 }
 
 #[test]

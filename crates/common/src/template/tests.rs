@@ -7,7 +7,7 @@ use proto_schemas::id::{EventKey, ProjectId};
 use serde_json::json;
 
 use super::*;
-use crate::render::{Renderer, Subject};
+use crate::render::{Renderer, Subject, Variables};
 
 fn applied(name: &str, blanks: &[(&str, &str)]) -> Result<Applied, Error> {
     let blanks = blanks.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -29,7 +29,10 @@ fn body(applied: &Applied, event_type: &str, data: &Value) -> Value {
         traceparent: String::new(),
     };
     let renderer = Renderer::compile(&Body::Template(applied.transform.to_string())).unwrap();
-    serde_json::from_slice(&renderer.render(&Subject::new(&event, "ws_1", &[])).unwrap().body).unwrap()
+    let values = applied.variables.iter().map(|it| (it.key.clone(), it.value.clone()));
+    let variables = Variables::new(values.collect(), true);
+    let subject = Subject::new(&event, "ws_1", &[]).with(&variables);
+    serde_json::from_slice(&renderer.render(&subject).unwrap().body).unwrap()
 }
 
 #[test]
@@ -86,6 +89,9 @@ fn jira_gets_an_issue() {
 #[test]
 fn pagerduty_gets_an_event_that_opens_and_closes_an_incident() {
     let pagerduty = applied("pagerduty", &[("routing_key", "0123")]).unwrap();
+    let variable = &pagerduty.variables[0];
+    assert_eq!((variable.value.as_str(), variable.protected), ("0123", true));
+    assert!(!pagerduty.transform.to_string().contains("0123"));
     let data = json!({"incident_id": "inc-1", "title": "Down", "severity": "high", "n": 1.50});
     assert_eq!(
         body(&pagerduty, "incident.created", &data),
@@ -167,9 +173,9 @@ fn a_blank_that_does_not_fit_is_named() {
             "`credentials` holds characters",
         ),
         (
-            "pagerduty",
-            vec![("routing_key", "{{data}}")],
-            "`routing_key` holds `{{`",
+            "jira",
+            vec![("site", "a"), ("project_key", "{{data}}"), ("credentials", "b")],
+            "`project_key` holds `{{`",
         ),
     ] {
         let error = applied(name, &blanks).unwrap_err().to_string();
@@ -191,5 +197,25 @@ fn a_file_that_is_no_template_is_named() {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("slack.toml: ") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_secret_that_would_be_readable_is_refused_with_file_and_reason() {
+    let pagerduty = include_str!("../../../../deploy/templates/pagerduty.toml");
+    for (from, to, says) in [
+        (
+            "{{ variables.routing_key }}",
+            "<routing_key>",
+            "pagerduty.toml: transform: it is readable, and `routing_key` is secret: let a protected one of `[[variables]]`",
+        ),
+        (
+            "protected = true",
+            "protected = false",
+            "pagerduty.toml: routing_key: it is readable, and `routing_key` is secret",
+        ),
+    ] {
+        let error = parse("pagerduty.toml", &pagerduty.replacen(from, to, 1)).unwrap_err();
+        assert!(error.to_string().starts_with(says), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use common::profile::Profiles;
 use jiff::Timestamp;
 use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
-use store::webhooks::HeaderValue;
+use store::webhooks::MaybeSealed;
 use uuid::Uuid;
 
 use super::*;
@@ -59,15 +59,15 @@ fn blank() -> Webhook {
     }
 }
 
-fn header(key: &str, value: Option<&str>, protected: Option<bool>) -> HeaderChange {
-    HeaderChange {
+fn header(key: &str, value: Option<&str>, protected: Option<bool>) -> ValueChange {
+    ValueChange {
         key: key.to_owned(),
         value: value.map(str::to_owned),
         protected,
     }
 }
 
-fn with_headers(headers: Vec<HeaderChange>) -> Changes {
+fn with_headers(headers: Vec<ValueChange>) -> Changes {
     Changes {
         headers: Some(headers),
         ..Changes::default()
@@ -156,13 +156,49 @@ fn secrets_and_protected_headers_are_stored_sealed() {
     // Once more, as the release before looks for it.
     let sealed = webhook.sealed_secret.clone().unwrap();
     assert_eq!(world.open(&webhook, "secret", &sealed), "a secret of mine");
-    let HeaderValue::Sealed(sealed) = &webhook.headers[0].value else {
+    let MaybeSealed::Sealed(sealed) = &webhook.headers[0].value else {
         panic!("not sealed")
     };
     assert_eq!(world.open(&webhook, "header:authorization", sealed), "Bearer canary");
-    assert_eq!(webhook.headers[1].value, HeaderValue::Plain("blue".to_owned()));
-    assert!(matches!(webhook.headers[2].value, HeaderValue::Sealed(_)));
-    assert_eq!(webhook.headers[3].value, HeaderValue::Plain("readable".to_owned()));
+    assert_eq!(webhook.headers[1].value, MaybeSealed::Plain("blue".to_owned()));
+    assert!(matches!(webhook.headers[2].value, MaybeSealed::Sealed(_)));
+    assert_eq!(webhook.headers[3].value, MaybeSealed::Plain("readable".to_owned()));
+}
+
+#[test]
+fn variables_are_sealed_for_themselves_and_kept_like_headers() {
+    let world = World::new();
+    let mut webhook = blank();
+    let with = |variables| Changes {
+        variables: Some(variables),
+        ..Changes::default()
+    };
+    let first = vec![
+        header("routing_key", Some("canary"), None),
+        header("team", Some("blue"), None),
+        header("Team", Some("another"), None),
+    ];
+    with(first).apply(&mut webhook, &world.rules()).unwrap();
+    assert!(!format!("{webhook:?}").contains("canary"));
+    let MaybeSealed::Sealed(sealed) = webhook.variables[0].value.clone() else {
+        panic!("not sealed")
+    };
+    assert_eq!(world.open(&webhook, "variable:routing_key", &sealed), "canary");
+    assert_eq!(webhook.variables[1].value, MaybeSealed::Plain("blue".to_owned()));
+
+    let second = vec![header("Team", None, None), header("routing_key", None, None)];
+    with(second).apply(&mut webhook, &world.rules()).unwrap();
+    assert_eq!(webhook.variables[0].value, MaybeSealed::Plain("another".to_owned()));
+    assert_eq!(webhook.variables[1].value, MaybeSealed::Sealed(sealed));
+
+    let many = (0..33).map(|i| header(&format!("v{i}"), Some(""), None)).collect();
+    let errors = with(many).apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/variables"]);
+    let large = (0..5)
+        .map(|i| header(&format!("v{i}"), Some(&"v".repeat(4096)), None))
+        .collect();
+    let errors = with(large).apply(&mut blank(), &world.rules()).unwrap_err();
+    assert_eq!(pointers(&errors), ["#/variables"]);
 }
 
 #[test]
@@ -185,7 +221,7 @@ fn a_header_without_a_value_keeps_the_stored_one() {
     with_headers(vec![header("Authorization", Some("new"), None)])
         .apply(&mut webhook, &world.rules())
         .unwrap();
-    assert!(matches!(webhook.headers[0].value, HeaderValue::Sealed(_)));
+    assert!(matches!(webhook.headers[0].value, MaybeSealed::Sealed(_)));
     assert_eq!(webhook.headers.len(), 1);
 }
 
@@ -207,7 +243,7 @@ fn a_protected_value_does_not_become_readable() {
     with_headers(vec![header("X-A", None, Some(true))])
         .apply(&mut webhook, &world.rules())
         .unwrap();
-    let HeaderValue::Sealed(sealed) = &webhook.headers[0].value else {
+    let MaybeSealed::Sealed(sealed) = &webhook.headers[0].value else {
         panic!("not sealed")
     };
     assert_eq!(world.open(&webhook, "header:x-a", sealed), "seen");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use common::http::{Code, Json, Page, Path, Problem, Tagged};
-use common::template::{Blank, Template};
+use common::template::{Blank, NamedValue, Template};
 use common::token::Scope;
 use serde::Serialize;
 use serde_json::Value;
@@ -32,7 +32,9 @@ struct TemplateView {
     /// Event types it is meant for.
     events: Vec<String>,
     /// Its headers.
-    headers: Vec<TemplateHeader>,
+    headers: Vec<TemplateValue>,
+    /// Its variables.
+    variables: Vec<TemplateValue>,
     /// Its body, as JSON whose strings hold expressions.
     #[schema(value_type = Object)]
     transform: Value,
@@ -40,9 +42,9 @@ struct TemplateView {
     blanks: Vec<BlankView>,
 }
 
-/// A header of a template.
+/// A header or a variable of a template.
 #[derive(Debug, Serialize, ToSchema)]
-struct TemplateHeader {
+struct TemplateValue {
     key: String,
     value: String,
     /// Whether its value never comes back out of a webhook.
@@ -79,6 +81,16 @@ impl From<&Blank> for BlankView {
     }
 }
 
+impl From<&NamedValue> for TemplateValue {
+    fn from(value: &NamedValue) -> Self {
+        Self {
+            key: value.key.clone(),
+            value: value.value.clone(),
+            protected: value.protected,
+        }
+    }
+}
+
 impl From<&Template> for TemplateView {
     fn from(template: &Template) -> Self {
         Self {
@@ -86,15 +98,8 @@ impl From<&Template> for TemplateView {
             description: template.description.clone(),
             url: template.url.clone(),
             events: template.events.clone(),
-            headers: template
-                .headers
-                .iter()
-                .map(|header| TemplateHeader {
-                    key: header.key.clone(),
-                    value: header.value.clone(),
-                    protected: header.protected,
-                })
-                .collect(),
+            headers: template.headers.iter().map(TemplateValue::from).collect(),
+            variables: template.variables.iter().map(TemplateValue::from).collect(),
             // Loading refuses a template that is not JSON.
             transform: serde_json::from_str(&template.transform).unwrap_or_default(),
             blanks: template.blanks.iter().map(BlankView::from).collect(),

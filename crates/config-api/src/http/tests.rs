@@ -9,8 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use common::http::{Code, Json, Page, PageQuery, Path, Problem, Query, page, parse};
 use common::render::{Renderer, Subject};
+use common::request::Opened;
 use jiff::Timestamp;
-use proto_schemas::definition::{self, HeaderValue};
+use proto_schemas::definition::{self, MaybeSealed};
 use proto_schemas::delivery::{DeliveryDue, TrialKind};
 use proto_schemas::id::{AttemptRef, EventKey};
 use serde::de::DeserializeOwned;
@@ -309,14 +310,21 @@ async fn sent(
             resolve::webhook(&stored, health.get(&webhook), project, profile(api, project)?)
         }
     };
-    let (method, body) = match trial.kind {
-        TrialKind::Check => ("GET", Bytes::new()),
+    let (method, body, shown) = match trial.kind {
+        TrialKind::Check => ("GET", Bytes::new(), Bytes::new()),
         TrialKind::Test => {
-            let subject = Subject::new(&due.event, &definition.project_name, &definition.options);
-            let rendered = Renderer::compile(&definition.body).map(|renderer| renderer.render(&subject));
             // Where no body could be made, nothing was sent.
-            let Ok(Ok(rendered)) = rendered else { return Ok(None) };
-            ("POST", rendered.body)
+            let (Ok(variables), Ok(renderer)) =
+                (Opened::of(&definition, &api.keys), Renderer::compile(&definition.body))
+            else {
+                return Ok(None);
+            };
+            let subject = Subject::new(&due.event, &definition.project_name, &definition.options);
+            let [body, shown] = [variables.real(), variables.shown()].map(|it| renderer.render(&subject.with(it)));
+            let (Ok(body), Ok(shown)) = (body, shown) else {
+                return Ok(None);
+            };
+            ("POST", body.body, shown.body)
         }
     };
     let is_what_was_sent =
@@ -325,7 +333,7 @@ async fn sent(
         method,
         headers: header_lines(&definition),
         url: definition.url,
-        body: Text::new(body.to_vec(), false),
+        body: Text::new(shown.to_vec(), false),
     }))
 }
 
@@ -336,8 +344,8 @@ fn header_lines(definition: &definition::Webhook) -> Vec<HeaderLine> {
         .map(|header| HeaderLine {
             key: header.name.clone(),
             value: match &header.value {
-                HeaderValue::Plain(value) => Some(value.clone()),
-                HeaderValue::Sealed(_) => None,
+                MaybeSealed::Plain(value) => Some(value.clone()),
+                MaybeSealed::Sealed(_) => None,
             },
         })
         .collect()

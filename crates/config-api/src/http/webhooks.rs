@@ -9,6 +9,7 @@ mod preview;
 mod receiver;
 mod recorded;
 mod rotation;
+mod values;
 mod view;
 
 use std::sync::Arc;

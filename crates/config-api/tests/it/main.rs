@@ -16,3 +16,4 @@ mod streams;
 mod support;
 mod templates;
 mod trials;
+mod variables;

@@ -1,7 +1,7 @@
 //! Secrets over REST: rotated, shown once, erased.
 
 use common::crypto::key_of;
-use proto_schemas::definition::{Authentication, HeaderValue, SecretKind};
+use proto_schemas::definition::{Authentication, MaybeSealed, SecretKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -125,6 +125,8 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     let own = certificate();
     wanted["tls"] = json!({ "client_certificate": own.0, "client_key": own.1 });
     wanted["authentication"] = json!({ "type": "basic", "username": "me", "password": "hidden" });
+    wanted["variables"] = json!([{ "key": "Routing_Key", "value": "hidden" }]);
+    wanted["transform"] = json!(["{{ variables.Routing_Key }}"]);
     let webhook = client.post("/v1/projects/shop/webhooks", wanted).await;
     let (rotate, rotation) = (
         format!("{HOOK}:rotate-secret"),
@@ -135,9 +137,10 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     let key = key(&project, &webhook);
     let sealed = async || {
         let definition = defined(&bucket, &key).await.unwrap();
-        let headers = definition.headers.iter().filter_map(|header| match &header.value {
-            HeaderValue::Sealed(sealed) => Some(sealed.clone()),
-            HeaderValue::Plain(_) => None,
+        let values = definition.headers.iter().chain(&definition.variables);
+        let values = values.filter_map(|value| match &value.value {
+            MaybeSealed::Sealed(sealed) => Some(sealed.clone()),
+            MaybeSealed::Plain(_) => None,
         });
         let secrets = definition.secrets.iter().map(|secret| secret.sealed.clone());
         let own = definition.tls.iter().filter_map(|tls| tls.client_certificate.as_ref());
@@ -147,7 +150,7 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
                 sealed_client_secret, ..
             } => sealed_client_secret.clone(),
         });
-        headers
+        values
             .chain(secrets)
             .chain(definition.sealed_secret.clone())
             .chain(own.map(|own| own.sealed_key.clone()))
@@ -155,12 +158,12 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
             .collect::<Vec<String>>()
     };
     let under = |sealed: &[String], key: &str| sealed.iter().filter(|it| key_of(it) == Some(key)).count();
-    assert_eq!(under(&sealed().await, "k1"), 6);
+    assert_eq!(under(&sealed().await, "k1"), 7);
     service.stop().await;
 
     let service = world.start_with_keys(&format!("{NEW},{KEYS}")).await;
     until("everything sealed with the new key", async || {
-        under(&sealed().await, "k2") == 6
+        under(&sealed().await, "k2") == 7
     })
     .await;
     assert_eq!(service.client.get(HOOK).await, before, "nobody has changed anything");

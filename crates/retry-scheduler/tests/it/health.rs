@@ -1,6 +1,5 @@
 //! What the recorder makes of a webhook's health.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use proto_schemas::id::{AttemptRef, EventKey, WebhookId};
 use proto_schemas::ledger::{AttemptFinished, Fact, Outcome};
 use store::projects::Project;
 use store::webhook_health::{Health, StoppedState};
-use store::webhooks::{Settings, Webhook};
+use store::webhooks::Webhook;
 use store::{outbox, projects, webhook_health, webhooks};
 
 use crate::support::*;
@@ -38,29 +37,11 @@ impl World {
             created_at: START,
         };
         let row = Webhook {
-            id,
-            project: PROJECT,
             name: "one".into(),
             url: "https://example.com/".into(),
             events: vec!["*".into()],
-            headers: Vec::new(),
-            sealed_secret: None,
-            secrets: Vec::new(),
-            active: true,
-            description: String::new(),
-            labels: BTreeMap::new(),
-            attributes: BTreeMap::new(),
-            settings: Settings::default(),
             check: check.map(EventKey::as_uuid),
-            restarted_at: None,
-            tls: None,
-            authentication: None,
-            retry: None,
-            timeout: None,
-            revision: 1,
-            created_at: START,
-            updated_at: START,
-            deleted_at: None,
+            ..Webhook::blank(id, PROJECT, START)
         };
         let mut connection = ledger.store.connection().await.unwrap();
         projects::insert(&mut connection, &project).await.unwrap();

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{Authentication, Header, Row, Settings, StoredRetry, Tls, Webhook, secrets};
+use super::{Authentication, NamedValue, Row, Settings, StoredRetry, Tls, Webhook, secrets};
 use crate::time::to_sql;
 use crate::{Connection, Error};
 
@@ -148,7 +148,8 @@ pub async fn lock(connection: &mut Connection, id: WebhookId) -> Result<Option<W
     let row = query_as!(
         Row,
         r#"-- webhooks::lock
-         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<Header>>", sealed_secret,
+         SELECT id, project_id, name, url, events, headers AS "headers: Json<Vec<NamedValue>>",
+                variables AS "variables: Json<Vec<NamedValue>>", sealed_secret,
                 secrets AS "secrets: Json<Vec<secrets::Stored>>", secrets_of, active, description,
                 labels AS "labels: Json<BTreeMap<String, String>>",
                 attributes AS "attributes: Json<BTreeMap<String, String>>", settings AS "settings: Json<Settings>",

@@ -20,7 +20,7 @@ use store::webhooks::Webhook;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::changes::{Changes, HeaderChange};
+use crate::changes::{Changes, ValueChange};
 use crate::facades::example;
 use crate::trials::Sample;
 
@@ -260,10 +260,10 @@ fn json_payload(webhook: &Webhook, profile: &Profile) -> bool {
     option.is_some_and(|option| said.unwrap_or(option.default))
 }
 
-fn changed_headers(headers: Headers) -> Vec<HeaderChange> {
+fn changed_headers(headers: Headers) -> Vec<ValueChange> {
     headers
         .into_iter()
-        .map(|(key, value)| HeaderChange {
+        .map(|(key, value)| ValueChange {
             key,
             value,
             protected: None,

@@ -17,11 +17,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::tests::{Made, Test};
-use store::webhooks::{HeaderValue, Retry, Webhook};
+use store::webhooks::{MaybeSealed, Retry, Webhook};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::changes::{Changes, HeaderChange};
+use crate::changes::{Changes, ValueChange};
 use crate::facades::example;
 use crate::trials::Sample;
 
@@ -346,10 +346,10 @@ impl ChangedWebhook {
     }
 }
 
-fn changed_headers(headers: Vec<HeaderBody>) -> Vec<HeaderChange> {
+fn changed_headers(headers: Vec<HeaderBody>) -> Vec<ValueChange> {
     headers
         .into_iter()
-        .map(|header| HeaderChange {
+        .map(|header| ValueChange {
             key: header.key,
             value: header.value,
             protected: header.protected,
@@ -417,10 +417,10 @@ impl WebhookView {
                 .map(|header| HeaderView {
                     key: header.key.clone(),
                     value: match &header.value {
-                        HeaderValue::Plain(value) => Some(value.clone()).filter(|value| !value.is_empty()),
-                        HeaderValue::Sealed(_) => None,
+                        MaybeSealed::Plain(value) => Some(value.clone()).filter(|value| !value.is_empty()),
+                        MaybeSealed::Sealed(_) => None,
                     },
-                    protected: matches!(&header.value, HeaderValue::Sealed(_)),
+                    protected: matches!(&header.value, MaybeSealed::Sealed(_)),
                 })
                 .collect(),
             object_type,

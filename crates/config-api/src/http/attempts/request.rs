@@ -2,15 +2,16 @@
 //!
 //! Of a request, only hashes are recorded: rendering is pure, so event and revision give the same body again, and the
 //! hash says whether they did. Its headers are put together as dispatcher does it, with nothing in place of what is
-//! secret: protected values and signatures; a checksum says whether they are the same.
+//! secret: protected values and signatures; a checksum says whether they are the same. Where the webhook has protected
+//! variables, hash and checksum are of what was made with them, and what is shown is made once more, with a mask.
 
 use axum::body::Bytes;
 use common::egress;
 use common::http::Problem;
-use common::render::{Placeholders, Renderer, Subject};
-use common::request::hidden;
+use common::render::{Placeholders, Renderer, Subject, VARIABLES, Variables};
+use common::request::{Opened, hidden};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use proto_schemas::definition::{self, HeaderValue as Defined};
+use proto_schemas::definition::{self, Body, MaybeSealed};
 use proto_schemas::delivery::{DeliveryDue, TrialKind};
 use proto_schemas::event::Event;
 use serde::Serialize;
@@ -27,7 +28,7 @@ use crate::api::{Api, failed};
 use crate::resolve;
 use crate::webhooks::profile;
 
-/// A request, as it was sent.
+/// A request, as it was sent; protected variables read `***`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Request)]
 pub(super) struct RequestView {
@@ -63,10 +64,19 @@ struct SentHeader {
 /// A request made again.
 struct Remade {
     method: Method,
-    url: String,
-    headers: HeaderMap,
+    /// As it was sent, but for what is secret in its headers.
+    sent: Parts,
+    /// As it may be shown, where that is something else.
+    masked: Option<Parts>,
     /// Those headers that are there only if a secret was live then.
     signatures: Vec<HeaderName>,
+    uses_variables: bool,
+}
+
+/// What a request is made of.
+struct Parts {
+    url: String,
+    headers: HeaderMap,
     body: Bytes,
 }
 
@@ -140,31 +150,60 @@ async fn subject(
 
 /// The request that this event and this definition make.
 fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::Webhook) -> Result<Remade, String> {
-    let is_check = attempt.trial.as_deref() == Some(TrialKind::Check.as_str());
-    // As the guard writes it: that is what was sent to.
-    let normal = |url: String| api.guard.check(&url).map_or(url, |target| target.as_str().to_owned());
-    let url = normal(definition.url.clone());
-    if is_check {
+    if attempt.trial.as_deref() == Some(TrialKind::Check.as_str()) {
         return Ok(Remade {
             method: Method::GET,
-            url,
-            headers: own_headers(definition, None)?,
+            sent: Parts {
+                url: normal(api, definition.url.clone()),
+                headers: own_headers(definition, None)?,
+                body: Bytes::new(),
+            },
+            masked: None,
             signatures: Vec::new(),
-            body: Bytes::new(),
+            uses_variables: false,
         });
     }
-    let subject = Subject::new(event, &definition.project_name, &definition.options);
+    let variables = Opened::of(definition, &api.keys).map_err(|error| error.to_string())?;
+    let (sent, signatures) = parts(api, attempt, event, definition, variables.real())?;
+    let masked = match variables.real().has_secrets() {
+        true => Some(parts(api, attempt, event, definition, variables.shown())?.0),
+        false => None,
+    };
+    Ok(Remade {
+        method: Method::POST,
+        sent,
+        masked,
+        signatures,
+        uses_variables: matches!(&definition.body, Body::Template(text) if text.contains(VARIABLES)),
+    })
+}
+
+/// A url as the guard writes it: that is what was sent to.
+fn normal(api: &Api, url: String) -> String {
+    api.guard.check(&url).map_or(url, |target| target.as_str().to_owned())
+}
+
+/// The request's parts with these variables, and which of the headers are signatures.
+fn parts(
+    api: &Api,
+    attempt: &Attempt,
+    event: &Event,
+    definition: &definition::Webhook,
+    variables: &Variables,
+) -> Result<(Parts, Vec<HeaderName>), String> {
+    let subject = Subject::new(event, &definition.project_name, &definition.options).with(variables);
     let placeholders = Placeholders::compile(&definition.placeholders)
         .map_err(|(name, _)| format!("the placeholder {name} cannot be worked out any more"))?;
     let filled = |text: &str| -> Result<String, String> {
         let values = placeholders.values(&subject).map_err(|error| error.to_string())?;
         values.header(text).map_err(|error| error.to_string())
     };
+    let url = normal(api, definition.url.clone());
     let url = match Placeholders::occur(&definition.placeholders, &url) {
         false => url,
         true => {
             let values = placeholders.values(&subject).map_err(|error| error.to_string())?;
-            normal(values.url(&url).map_err(|error| error.to_string())?)
+            normal(api, values.url(&url).map_err(|error| error.to_string())?)
         }
     };
     let mut headers = own_headers(definition, Some(&filled))?;
@@ -172,13 +211,8 @@ fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::
     let rendered = renderer.render(&subject).map_err(|error| error.to_string())?;
     let signatures = add_headers(&mut headers, attempt, event, definition, &rendered.content_type)
         .map_err(|error| error.to_string())?;
-    Ok(Remade {
-        method: Method::POST,
-        url,
-        headers,
-        signatures,
-        body: rendered.body,
-    })
+    let body = rendered.body;
+    Ok((Parts { url, headers, body }, signatures))
 }
 
 /// What stands in a header of the webhook's own, with its placeholders filled in.
@@ -194,12 +228,12 @@ fn own_headers(definition: &definition::Webhook, filled: Option<Filled<'_>>) -> 
         let illegal = || format!("the header {} cannot be read any more", own.name);
         let name = HeaderName::from_bytes(own.name.as_bytes()).map_err(|_| illegal())?;
         let value = match (&own.value, filled) {
-            (Defined::Sealed(_), _) => hidden(),
-            (Defined::Plain(text), _) if !Placeholders::occur(&definition.placeholders, text) => {
+            (MaybeSealed::Sealed(_), _) => hidden(),
+            (MaybeSealed::Plain(text), _) if !Placeholders::occur(&definition.placeholders, text) => {
                 HeaderValue::from_str(text).map_err(|_| illegal())?
             }
-            (Defined::Plain(text), Some(filled)) => HeaderValue::from_str(&filled(text)?).map_err(|_| illegal())?,
-            (Defined::Plain(_), None) => continue,
+            (MaybeSealed::Plain(text), Some(filled)) => HeaderValue::from_str(&filled(text)?).map_err(|_| illegal())?,
+            (MaybeSealed::Plain(_), None) => continue,
         };
         headers.insert(name, value);
     }
@@ -246,18 +280,27 @@ fn add_headers(
 }
 
 impl Remade {
-    /// The headers that were sent, by their checksum. Secrets expire and are replaced, so which signatures there were then
-    /// is not known any more; there are few, and the checksum tells.
+    /// The headers that may be shown, if by their checksum they are those that were sent. Secrets expire and are replaced,
+    /// so which signatures there were then is not known any more; there are few, and the checksum tells.
     fn headers_as_sent(&self, recorded: u32) -> Option<HeaderMap> {
+        let shown = self.shown();
         (0..1_u32 << self.signatures.len()).find_map(|left_out| {
-            let mut headers = self.headers.clone();
-            for (number, name) in self.signatures.iter().enumerate() {
-                if left_out & (1 << number) != 0 {
-                    headers.remove(name);
+            let without = |headers: &HeaderMap| {
+                let mut headers = headers.clone();
+                for (number, name) in self.signatures.iter().enumerate() {
+                    if left_out & (1 << number) != 0 {
+                        headers.remove(name);
+                    }
                 }
-            }
-            (egress::head_checksum(&self.method, &self.url, &headers) == recorded).then_some(headers)
+                headers
+            };
+            let checksum = egress::head_checksum(&self.method, &self.sent.url, &without(&self.sent.headers));
+            (checksum == recorded).then(|| without(&shown.headers))
         })
+    }
+
+    fn shown(&self) -> &Parts {
+        self.masked.as_ref().unwrap_or(&self.sent)
     }
 }
 
@@ -279,27 +322,33 @@ impl RequestView {
                 return view;
             }
         };
-        let is_body = Sha256::digest(&remade.body).as_slice() == attempt.request_sha256;
+        let shown = remade.shown();
+        let is_body = Sha256::digest(&remade.sent.body).as_slice() == attempt.request_sha256;
         // Requests of a release before have no checksum: what they say of the body has to do.
         let headers = match attempt.request_head {
             Some(recorded) => remade.headers_as_sent(recorded),
-            None => is_body.then(|| remade.headers.clone()),
+            None => is_body.then(|| shown.headers.clone()),
         };
         let is_head = headers.is_some();
         view.reproduced = is_body && is_head;
-        view.reason = match (is_body, is_head) {
+        let another = match (is_body, is_head) {
             (true, true) => None,
-            (false, true) => Some("the profile or the release has changed since, and makes another body"),
-            (true, false) => Some("the profile or the release has changed since, and makes another head"),
-            (false, false) => Some("the profile or the release has changed since, and makes another request"),
-        }
-        .map(str::to_owned);
+            (false, true) => Some("body"),
+            (true, false) => Some("head"),
+            (false, false) => Some("request"),
+        };
+        let changed = match remade.uses_variables {
+            // Of a protected one, only what it is now is known.
+            true => "the profile, the release or a protected variable",
+            false => "the profile or the release",
+        };
+        view.reason = another.map(|another| format!("{changed} has changed since, and makes another {another}"));
         if is_body {
-            view.body = Text::new(remade.body.to_vec(), false);
+            view.body = Text::new(shown.body.to_vec(), false);
         }
         if let Some(headers) = headers {
             view.method = Some(remade.method.to_string());
-            view.url = Some(remade.url);
+            view.url = Some(shown.url.clone());
             view.headers = Some(lines(&headers));
         }
         view

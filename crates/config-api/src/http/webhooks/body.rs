@@ -9,11 +9,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::fields::{
-    AnswerClass, BodyWord, HeaderBody, OrderingBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord,
-    SignatureBody, Success,
+    AnswerClass, BodyWord, OrderingBody, PauseWord, RateLimitBody, RetryBody, SecretKindWord, SignatureBody, Success,
 };
 use super::receiver::{AuthenticationBody, TlsBody};
-use crate::changes::{Changes, HeaderChange};
+use super::values::{HeaderBody, VariableBody};
+use crate::changes::{Changes, ValueChange};
 use crate::http::json::{Span, given, nullable};
 
 /// A webhook to be made.
@@ -51,6 +51,10 @@ pub(in crate::http) struct NewWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    /// What its transform finds under `variables`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_items = 32)]
+    variables: Option<Vec<VariableBody>>,
     /// Off pauses it; `pause` says what becomes of what happens meanwhile.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -157,6 +161,10 @@ pub(in crate::http) struct ChangedWebhook {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_items = 32)]
     headers: Option<Vec<HeaderBody>>,
+    /// What its transform finds under `variables`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_items = 32)]
+    variables: Option<Vec<VariableBody>>,
     /// Off pauses it; `pause` says what becomes of what happens meanwhile.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -287,6 +295,16 @@ impl NewWebhook {
             .filter(|header| !own.iter().any(|it| it.key.eq_ignore_ascii_case(&header.key)))
             .collect();
         self.headers = Some(taken.into_iter().chain(own).collect());
+        let variables = applied.variables.into_iter().map(|variable| VariableBody {
+            key: variable.key,
+            value: Some(variable.value),
+            protected: variable.protected.then_some(true),
+        });
+        let own = self.variables.take().unwrap_or_default();
+        let taken: Vec<VariableBody> = variables
+            .filter(|variable| !own.iter().any(|it| it.key == variable.key))
+            .collect();
+        self.variables = Some(taken.into_iter().chain(own).collect());
         if self.body.as_ref().is_none_or(Option::is_none) {
             self.transform.get_or_insert(Some(applied.transform));
         }
@@ -303,6 +321,7 @@ impl From<NewWebhook> for Changes {
             events: new.events,
             secret: new.secret,
             headers: new.headers,
+            variables: new.variables,
             active: new.active,
             description: new.description,
             labels: new.labels,
@@ -338,7 +357,10 @@ impl From<ChangedWebhook> for Changes {
             secret_kind: None,
             headers: changed
                 .headers
-                .map(|headers| headers.into_iter().map(HeaderChange::from).collect()),
+                .map(|headers| headers.into_iter().map(ValueChange::from).collect()),
+            variables: changed
+                .variables
+                .map(|variables| variables.into_iter().map(ValueChange::from).collect()),
             active: changed.active,
             retry: changed.retry.map(|retry| retry.map(|retry| retry.0)),
             timeout: changed.timeout.map(|timeout| timeout.map(|timeout| timeout.0)),
@@ -431,6 +453,7 @@ mod tests {
             "active",
             "labels",
             "headers",
+            "variables",
             "description",
             "options",
         ] {

@@ -7,67 +7,12 @@ use proto_schemas::definition::SecretKind;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use store::webhooks::{BodyKind, HeaderValue, Ordering, RateLimit, Retry, SignatureSettings, Webhook};
+use store::webhooks::{BodyKind, Ordering, RateLimit, Retry, SignatureSettings};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-use crate::changes::HeaderChange;
 use crate::http::json::Span;
-
-/// A header to be sent with every request. In a change, a value that is null or absent keeps the stored one.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct HeaderBody {
-    /// Its name.
-    #[schema(min_length = 1, example = "X-Team")]
-    pub(super) key: String,
-    /// Its value: visible ASCII.
-    #[schema(max_length = 4096, example = "blue")]
-    pub(super) value: Option<String>,
-    /// Whether the value is never given out again. Names that sound secret are protected by default.
-    pub(super) protected: Option<bool>,
-}
-
-impl From<HeaderBody> for HeaderChange {
-    fn from(header: HeaderBody) -> Self {
-        Self {
-            key: header.key,
-            value: header.value,
-            protected: header.protected,
-        }
-    }
-}
-
-/// A header that is sent with every request.
-#[derive(Serialize, ToSchema)]
-pub(in crate::http) struct HeaderView {
-    /// Its name.
-    key: String,
-    /// Its value; null for a protected header.
-    #[schema(required)]
-    value: Option<String>,
-    /// Whether the value is never given out.
-    protected: bool,
-}
-
-impl HeaderView {
-    /// The headers of a webhook, protected values left out.
-    pub(in crate::http) fn of(webhook: &Webhook) -> Vec<Self> {
-        let view = |header: &store::webhooks::Header| {
-            let (value, protected) = match &header.value {
-                HeaderValue::Plain(value) => (Some(value.clone()), false),
-                HeaderValue::Sealed(_) => (None, true),
-            };
-            Self {
-                key: header.key.clone(),
-                value,
-                protected,
-            }
-        };
-        webhook.headers.iter().map(view).collect()
-    }
-}
 
 /// What a secret signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]

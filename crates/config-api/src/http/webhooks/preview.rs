@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use common::http::{FieldError, Json, Problem};
+use common::render::VARIABLES;
 use http::HeaderValue;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,7 @@ pub(in crate::http) struct PreviewView {
     wanted: bool,
     matches: MatchesView,
     request: RequestView,
-    /// What its template looks for in the event and does not find: that is null alone, and nothing within text.
+    /// What its template looks for, in the event or among its variables, and does not find: that is null alone, and nothing within text.
     warnings: Vec<Warning>,
 }
 
@@ -97,7 +98,7 @@ struct MatchesView {
     filter: bool,
 }
 
-/// The request, byte for byte.
+/// The request, byte for byte, but for protected variables: they read `***`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PreviewedRequest)]
 struct RequestView {
@@ -127,7 +128,13 @@ impl From<Preview> for PreviewView {
     fn from(preview: Preview) -> Self {
         let template = if preview.own_template { "/transform" } else { "" };
         let warnings = preview.missing.into_iter().map(|missing| {
-            let detail = format!("the event has nothing for `{}`", missing.expression);
+            let detail = match missing.expression.contains(VARIABLES) {
+                true => format!(
+                    "neither the event nor the webhook has anything for `{}`",
+                    missing.expression
+                ),
+                false => format!("the event has nothing for `{}`", missing.expression),
+            };
             let FieldError { pointer, detail } = FieldError::at(&format!("{template}{}", missing.pointer), detail);
             Warning {
                 pointer,

@@ -10,14 +10,13 @@ use store::webhooks::{Secret, Webhook};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::fields::{
-    AnswerClass, BodyWord, HeaderView, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success,
-};
+use super::fields::{AnswerClass, BodyWord, OrderingBody, PauseWord, RateLimitBody, RetryBody, SignatureBody, Success};
 use super::receiver::{AuthenticationView, TlsView};
+use super::values::ValueView;
 use crate::http::json::Span;
 use crate::resolve;
 
-/// What a webhook's owner has said of it. Its secret and the values of its protected headers are never in it.
+/// What a webhook's owner has said of it. Its secret and the values of its protected headers and variables are never in it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Definition {
     /// Unique in its project.
@@ -31,7 +30,9 @@ pub(crate) struct Definition {
     /// What they are signed with, the current one first; never the secrets themselves.
     secrets: Vec<SecretView>,
     /// Headers of its own.
-    headers: Vec<HeaderView>,
+    headers: Vec<ValueView>,
+    /// What its transform finds under `variables`.
+    variables: Vec<ValueView>,
     /// Off: it is paused.
     active: bool,
     /// For people.
@@ -206,7 +207,8 @@ impl Definition {
             events: webhook.events.clone(),
             has_secret: webhook.secrets.iter().any(|secret| secret.is_live(now)),
             secrets: SecretView::of(webhook, now),
-            headers: HeaderView::of(webhook),
+            headers: ValueView::all(&webhook.headers),
+            variables: ValueView::all(&webhook.variables),
             active: webhook.active,
             description: webhook.description.clone(),
             labels: webhook.labels.clone(),

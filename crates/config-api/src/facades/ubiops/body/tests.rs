@@ -1,7 +1,7 @@
 use common::http::parse;
 use common::profile::{Profiles, Switch};
 use serde_json::{Value, json};
-use store::webhooks::{Header, Settings};
+use store::webhooks::{NamedValue, Settings};
 
 use super::*;
 use crate::facades::blank_webhook;
@@ -114,14 +114,14 @@ fn a_webhook_is_shown_as_documented() {
 #[test]
 fn a_protected_value_is_null_and_so_is_an_empty_one() {
     let mut webhook = stored();
-    let header = |key: &str, value| Header {
+    let header = |key: &str, value| NamedValue {
         key: key.to_owned(),
         value,
     };
     webhook.headers = vec![
-        header("Authorization", HeaderValue::Sealed("v1|secret".to_owned())),
-        header("X-Team", HeaderValue::Plain("blue".to_owned())),
-        header("X-Empty", HeaderValue::Plain(String::new())),
+        header("Authorization", MaybeSealed::Sealed("v1|secret".to_owned())),
+        header("X-Team", MaybeSealed::Plain("blue".to_owned())),
+        header("X-Empty", MaybeSealed::Plain(String::new())),
     ];
     let view = serde_json::to_value(WebhookView::of(&webhook, &profile())).unwrap();
     assert_eq!(
