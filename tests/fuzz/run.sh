@@ -12,6 +12,11 @@ seconds=$1
 shift
 [ $# -gt 0 ] || set -- $(ls tests/fuzz/corpus)
 
+command -v c++ >/dev/null || {
+    echo "fuzz: libFuzzer is C++, and there is no compiler for it: install Debian's g++" >&2
+    exit 1
+}
+
 # The coverage that libFuzzer is led by, as cargo-fuzz has it made, without the sanitizers: there is no unsafe code here,
 # and they would need another toolchain. With a target named, build scripts and macros are compiled as always.
 host=$(rustc -vV | sed -n 's/^host: //p')
