@@ -210,7 +210,7 @@ async fn what_is_refused_for_its_ipv6_addresses_alone_is_counted_by_itself() {
         .unwrap();
     for (only_because_of_aaaa, count) in [(true, 2), (false, 3)] {
         let line = format!(
-            r#"ssrf_refused_total{{only_because_of_aaaa="{only_because_of_aaaa}",otel_scope_name="test",rule="name"}} {count}"#
+            r#"ssrf_refused_total{{only_because_of_aaaa="{only_because_of_aaaa}",rule="name",otel_scope_name="test"}} {count}"#
         );
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
