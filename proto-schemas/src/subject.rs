@@ -71,6 +71,13 @@ pub fn published(stream: Stream, stored: &str) -> Cow<'_, str> {
     }
 }
 
+/// `_POSTHASTE.<service>`: how the subjects begin that a service gets its answers and messages on. Each has its own, so
+/// that no user of NATS but the service's own need be allowed to listen there.
+#[must_use]
+pub fn inbox(service: &str) -> String {
+    format!("_POSTHASTE.{service}")
+}
+
 /// What ledger entries are published on.
 pub const LEDGER: &str = "ledger.facts";
 

@@ -7,6 +7,7 @@
 mod api;
 mod cluster;
 mod invariants;
+mod login;
 mod producer;
 mod receiver;
 mod wait;
@@ -14,6 +15,7 @@ mod wait;
 pub use api::Api;
 pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
 pub use invariants::{Done, at_rest};
+pub use login::{nats_client, nats_options};
 pub use producer::Producer;
 pub use receiver::{Answer, Received, Receiver};
 pub use wait::{eventually, eventually_within};
