@@ -166,6 +166,13 @@ async fn everything_works_under_the_shipped_permissions() {
     post("replays", json!({ "states": ["delivered"], "types": ["nats.rust"] })).await;
     came(&all, "nats.rust", 2).await;
 
+    // No consumer gets this one.
+    producer.publish("events.acme.*", &[], "1").await.unwrap();
+    eventually("what is astray is taken out", || async {
+        let path = "/v1/projects/acme/rejected-events";
+        (cluster.admin.list(path).await.ok()?.len() == 1).then_some(())
+    })
+    .await;
     // A definition changes.
     let bucket = async_nats::jetstream::new(nats_client(&cluster.nats.url()).await.unwrap());
     let revision = bucket

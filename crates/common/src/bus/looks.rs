@@ -102,7 +102,7 @@ impl Bus {
     }
 
     /// What a look comes to; `what` it was for, where it comes to nothing.
-    async fn look<T>(
+    pub(super) async fn look<T>(
         &self,
         what: impl FnOnce() -> String,
         looking: impl Future<Output = Result<T, async_nats::Error>>,

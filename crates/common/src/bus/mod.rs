@@ -10,6 +10,7 @@
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
 //! - `looks`: counts and positions of streams
+//! - `strays`: what no consumer gets
 //! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
 //! - [`seen`]: the ids that producers chose for their events
@@ -21,6 +22,7 @@ mod credit;
 mod looks;
 pub mod refusals;
 pub mod seen;
+mod strays;
 pub mod streams;
 pub mod work_off;
 

@@ -105,6 +105,10 @@ impl Bus {
                 puller.hand_back().await;
             });
         }
+        if stream.shares == Shares::Transformed {
+            let (bus, stop) = (self.clone(), stop.clone());
+            pulling.spawn(async move { bus.work_off_strays(stream, stop, |message| handler(message)).await });
+        }
         // A puller ends only when told to; should one panic, its share waits for no one else to notice.
         while let Some(ended) = pulling.join_next().await {
             if let Err(error) = ended
