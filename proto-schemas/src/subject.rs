@@ -71,6 +71,20 @@ pub fn published(stream: Stream, stored: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a message is on a subject that none of the stream's consumers gets. The server takes a message on a subject
+/// with `*` or `>` in it, and does not put the share into that.
+#[must_use]
+pub fn is_stray(stream: Stream, stored: &str) -> bool {
+    stream.shares == Shares::Transformed && stored.split('.').any(|token| token == "*" || token == ">")
+}
+
+/// `_POSTHASTE.<service>`: how the subjects begin that a service gets its answers and messages on. Each has its own, so
+/// that no user of NATS but the service's own need be allowed to listen there.
+#[must_use]
+pub fn inbox(service: &str) -> String {
+    format!("_POSTHASTE.{service}")
+}
+
 /// What ledger entries are published on.
 pub const LEDGER: &str = "ledger.facts";
 
@@ -89,6 +103,17 @@ mod tests {
         );
         assert_eq!(published(EVENTS, "events.acme"), "events.acme");
         assert_eq!(published(DELIVERIES, "deliveries.7.a.b"), "deliveries.7.a.b");
+    }
+
+    #[test]
+    fn what_the_server_cannot_put_into_a_share_is_astray() {
+        for stray in ["events.acme.*", "events.acme.>", "events.*.a", "events.acme.a.*.b"] {
+            assert!(is_stray(EVENTS, stray), "{stray}");
+        }
+        for other in ["events.7.acme.a", "events.acme", "events.7.acme.a*", "events.7.a>.b"] {
+            assert!(!is_stray(EVENTS, other), "{other}");
+        }
+        assert!(!is_stray(DELIVERIES, "deliveries.*.a.b"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{Api, eventually, eventually_within};
+use crate::{Api, eventually, eventually_within, nats_client};
 
 /// Which service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,10 @@ impl Role {
 pub struct Setup {
     /// Further environment variables of every service.
     pub env: Vec<(&'static str, String)>,
+    /// How nats-server is run.
+    pub nats: nats::Options,
+    /// The users by which services are known to it; without, all are its [`Nats::url`]'s.
+    pub nats_users: Option<fn(Role) -> (&'static str, &'static str)>,
     /// Whether Postgres waits for the disk, as it does in production; a test's data need not survive a power cut. What
     /// such a cluster has written is for measuring, and not searched for secrets.
     pub durable: bool,
@@ -67,6 +71,7 @@ pub struct Cluster {
     env: Vec<(&'static str, String)>,
     /// Whether what it has written is searched for secrets at its end.
     is_searched: bool,
+    nats_users: Option<fn(Role) -> (&'static str, &'static str)>,
     // Last, so that it goes last.
     folder: Folder,
 }
@@ -94,7 +99,7 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn start_with(setup: Setup) -> anyhow::Result<Self> {
         let folder = Folder::temporary()?;
-        let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default()).await?;
+        let nats = Nats::start(&folder.path().join("nats"), &setup.nats).await?;
         let options = postgres::Options {
             durable: setup.durable,
             ..postgres::Options::default()
@@ -126,6 +131,7 @@ impl Cluster {
             postgres,
             admin,
             env,
+            nats_users: setup.nats_users,
             folder,
             is_searched: !setup.durable,
         };
@@ -177,7 +183,7 @@ impl Cluster {
     /// # Errors
     /// Where NATS does not say how many there are.
     pub async fn definitions_in_force(&self) -> anyhow::Result<()> {
-        let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?);
+        let jetstream = async_nats::jetstream::new(nats_client(&self.nats.url()).await?);
         let bucket = jetstream.get_stream("KV_CONFIG").await?;
         let wanted = bucket.cached_info().state.last_sequence;
         for role in [Role::Ingest, Role::Dispatcher] {
@@ -362,6 +368,10 @@ impl Cluster {
             .arg("--ready-file")
             .arg(ready_file)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(self.nats_users.map(|users| {
+                let (user, password) = users(role);
+                ("NATS_URL", self.nats.url_of(user, password))
+            }))
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::{Cluster, Receiver, eventually_within};
+use crate::{Cluster, Receiver, eventually_within, nats_client};
 
 /// What was done, by which the rest is judged.
 pub struct Done<'a> {
@@ -193,7 +193,7 @@ fn states<'a>(deliveries: &'a [Value], webhook: &str) -> BTreeMap<&'a str, &'a V
 
 /// How many messages each stream holds.
 async fn in_the_pipe(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static str, u64>> {
-    let jetstream = async_nats::jetstream::new(async_nats::connect(cluster.nats.url()).await?);
+    let jetstream = async_nats::jetstream::new(nats_client(&cluster.nats.url()).await?);
     let mut held = BTreeMap::new();
     for name in ["EVENTS", "DELIVERIES", "LEDGER"] {
         let stream = jetstream.get_stream(name).await?;

@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream;
 use futures::{StreamExt as _, stream};
 
-use crate::eventually_within;
+use crate::{eventually_within, nats_options};
 
 /// A plain JetStream producer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,10 +23,7 @@ impl Producer {
     /// # Errors
     /// Where there is no NATS.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        let client = async_nats::ConnectOptions::new()
-            .max_reconnects(None)
-            .connect(url)
-            .await?;
+        let client = nats_options(url)?.max_reconnects(None).connect(url).await?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(Duration::from_secs(2))
             .build(client);

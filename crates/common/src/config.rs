@@ -25,6 +25,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,6 +158,16 @@ pub fn required_secret(
     secret(name, text, file)?.ok_or(Error::Missing(name))
 }
 
+/// Whether a host, by name or address, is the machine this runs on: what goes there is on no network.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -193,6 +204,32 @@ mod tests {
         assert!(size::<u64>("-1").is_err());
         assert!(size::<u64>("1.5MiB").is_err());
         assert!(size::<u64>("99999999999TiB").unwrap_err().contains("too large"));
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_loopback_addresses() {
+        for host in [
+            "localhost",
+            "LocalHost",
+            "127.0.0.1",
+            "127.8.9.1",
+            "::1",
+            "[::1]",
+            "::ffff:127.0.0.1",
+        ] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in [
+            "nats",
+            "10.0.0.1",
+            "localhost.example.com",
+            "::",
+            "0.0.0.0",
+            "fe80::1",
+            "",
+        ] {
+            assert!(!is_this_machine(host), "{host}");
+        }
     }
 
     #[test]

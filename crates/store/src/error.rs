@@ -27,6 +27,15 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// The two do not trust each other's certificates, or one of them has no TLS.
+    #[error("no TLS with Postgres at {address}: check the name, sslmode and sslrootcert in DATABASE_URL")]
+    NotTrusted {
+        /// Where, without user and password.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// Nobody answers, no connection is free, or the connection broke. Worth trying again.
     #[error("Postgres cannot be reached")]
     Unavailable(#[source] sqlx::Error),
@@ -66,6 +75,16 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Contention(_))
+    }
+
+    /// Whether certificates are what is wrong.
+    pub(crate) fn is_about_tls(&self) -> bool {
+        match self {
+            Self::Unavailable(sqlx::Error::Tls(_)) => true,
+            // What rustls finds wrong comes as this; a broken connection has a kind of its own.
+            Self::Unavailable(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::InvalidData,
+            _ => false,
+        }
     }
 
     /// Whether it is the values: the same rows will be refused again, others may not be.

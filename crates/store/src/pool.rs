@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::{Config, Error};
@@ -36,10 +36,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoAddress`] or [`Error::Address`] at once, and [`Error::NotLetIn`] where Postgres answers and says no (a
-    /// wrong password, no such database), since waiting would not help; [`Error::Unreachable`] after `patience`.
+    /// wrong password, no such database), or [`Error::NotTrusted`], since waiting would not help; [`Error::Unreachable`]
+    /// after `patience`.
     pub async fn connect(config: &Config, service: &str, patience: Duration) -> Result<Self, Error> {
         let options: PgConnectOptions = config.url()?.expose_secret().parse().map_err(Error::Address)?;
         let address = address(&options);
+        warn_of_plain_text(&options, &address);
         let options = options.application_name(service).options([
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
@@ -68,6 +70,9 @@ impl Store {
                 Ok(Err(error)) => Box::new(Error::from(error)),
                 Err(_) => Box::new(Error::Unavailable(sqlx::Error::PoolTimedOut)),
             };
+            if source.is_about_tls() {
+                return Err(Error::NotTrusted { address, source });
+            }
             if !source.is_transient() {
                 return Err(Error::NotLetIn { address, source });
             }
@@ -140,6 +145,26 @@ fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(folder) => format!("{}, database {database}", folder.display()),
         None => format!("{}:{}, database {database}", options.get_host(), options.get_port()),
+    }
+}
+
+/// Says where the record or a password could be read on its way.
+fn warn_of_plain_text(options: &PgConnectOptions, address: &str) {
+    if options.get_socket().is_some() || common::config::is_this_machine(options.get_host()) {
+        return;
+    }
+    match options.get_ssl_mode() {
+        PgSslMode::VerifyFull | PgSslMode::VerifyCa => {}
+        PgSslMode::Require => tracing::warn!(
+            address,
+            "Postgres is reached over the network and NOT VERIFIED: whoever stands between can take its place; set \
+             sslmode=verify-full and sslrootcert in DATABASE_URL"
+        ),
+        _ => tracing::warn!(
+            address,
+            "Postgres is reached over the network WITHOUT TLS, or with it only if the server likes: the record can be \
+             read and changed on its way; set sslmode=verify-full and sslrootcert in DATABASE_URL"
+        ),
     }
 }
 

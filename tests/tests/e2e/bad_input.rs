@@ -1,7 +1,10 @@
 //! Bad input gets a clear refusal that names the fix, and blocks nothing.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
+use futures::StreamExt as _;
 use posthaste_tests::{Cluster, Producer, Receiver, eventually, program};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,6 +76,140 @@ async fn a_bad_event_on_nats_is_recorded_with_its_reason_and_blocks_nothing() {
         .unwrap();
     assert!(malformed["detail"].as_str().unwrap().contains("line 1"), "{malformed}");
     assert_eq!(receiver.count(), 1);
+}
+
+/// Everything that is published while it listens, by subject.
+async fn subjects(cluster: &Cluster) -> Arc<Mutex<BTreeSet<String>>> {
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let mut messages = client.subscribe(">").await.unwrap();
+    client.flush().await.unwrap();
+    let heard = Arc::new(Mutex::new(BTreeSet::new()));
+    let hearing = Arc::clone(&heard);
+    tokio::spawn(async move {
+        // The client lives as long as its subscription is read.
+        let _client = client;
+        while let Some(message) = messages.next().await {
+            hearing.lock().unwrap().insert(message.subject.to_string());
+        }
+    });
+    heard
+}
+
+#[tokio::test]
+async fn no_text_of_a_user_makes_another_subject() {
+    let cluster = Cluster::start().await.unwrap();
+    let (api, receiver) = (&cluster.admin, Receiver::start().await);
+    api.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let heard = subjects(&cluster).await;
+
+    let smuggled = "a\r\nPUB ledger.facts 1\r\n1\r\n";
+    let no_types = [
+        ".", "a.", ".a", "a..b", "*", "a.*", ">", "a.>", "a b", "a\tb", "a\0b", smuggled, "é", "",
+    ];
+    for event_type in no_types {
+        let event = json!({ "type": event_type, "data": 1 });
+        let (status, answer) = api.intake("/v1/projects/acme/events", &event).await.unwrap();
+        assert_eq!(status.as_u16(), 422, "{event_type:?}: {answer}");
+        let made = json!({ "name": event_type, "schema": {} });
+        let path = "/v1/projects/acme/event-types";
+        let (status, answer) = api.call(Method::POST, path, Some(&made)).await.unwrap();
+        assert_eq!(status.as_u16(), 422, "{event_type:?}: {answer}");
+    }
+    let no_ids = ["a.b", "*", ">", "a b", "a\tb", "a\0b", smuggled, "é", ""];
+    for id in no_ids {
+        let event = json!({ "type": "a", "data": 1, "id": id });
+        let (status, answer) = api.intake("/v1/projects/acme/events", &event).await.unwrap();
+        assert_eq!(status.as_u16(), 422, "{id:?}: {answer}");
+    }
+    for project in [
+        ".",
+        "acme.other",
+        "*",
+        ">",
+        "acme other",
+        "acme\tother",
+        smuggled,
+        "_posthaste",
+        "ACME",
+    ] {
+        let event = json!({ "type": "a", "data": 1 });
+        let path = format!("/v1/projects/{}/events", encoded(project));
+        let (status, answer) = api.intake(&path, &event).await.unwrap();
+        assert!(status.is_client_error(), "{project:?}: {status} {answer}");
+        let made = json!({ "name": project });
+        let (status, answer) = api.call(Method::POST, "/v1/projects", Some(&made)).await.unwrap();
+        assert_eq!(status.as_u16(), 422, "{project:?}: {answer}");
+    }
+
+    // Over NATS, where the server takes a subject with `*` or `>` for what it is.
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    let (mut published, mut expected) = (BTreeSet::new(), Vec::new());
+    for (subject, reason) in [
+        ("events.acme.*", "event_type"),
+        ("events.acme.>", "event_type"),
+        ("events.acme.a.*.b", "event_type"),
+        ("events.acme.é", "event_type"),
+        ("events.*.a", "unknown_project"),
+        ("events.>.a", "unknown_project"),
+    ] {
+        producer.publish(subject, &[], "1").await.unwrap();
+        published.insert(subject.to_owned());
+        expected.push(reason);
+    }
+    for id in ["a.b", "*", ">", "a b", "a\tb", "é"] {
+        let headers = [("Nats-Msg-Id", id), ("Content-Type", "application/json")];
+        producer.publish("events.acme.a", &headers, "1").await.unwrap();
+        let event = json!({ "specversion": "1.0", "type": smuggled, "source": ">", "id": id, "data": 1 });
+        let headers = [("Content-Type", "application/cloudevents+json")];
+        producer
+            .publish("events.acme.a", &headers, &event.to_string())
+            .await
+            .unwrap();
+        expected.extend(["event_id"; 2]);
+    }
+    published.insert("events.acme.a".to_owned());
+    let headers = [("Nats-Msg-Id", "good")];
+    producer.publish("events.acme.good", &headers, "1").await.unwrap();
+
+    eventually("the good event", || async { (receiver.count() == 1).then_some(()) }).await;
+    let rejected = eventually("every rejection on record", || async {
+        let all = api.list("/v1/rejected-events").await.ok()?;
+        (all.len() >= expected.len()).then_some(all)
+    })
+    .await;
+    let mut reasons: Vec<_> = rejected.iter().map(|it| it["reason"].as_str().unwrap()).collect();
+    reasons.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(reasons, expected);
+
+    // Nothing of it stays in front of what is to be accounted for.
+    let jetstream = async_nats::jetstream::new(async_nats::connect(cluster.nats.url()).await.unwrap());
+    eventually("an empty stream", || async {
+        let stream = jetstream.get_stream("EVENTS").await.ok()?;
+        (stream.cached_info().state.messages == 0).then_some(())
+    })
+    .await;
+
+    let heard = heard.lock().unwrap().clone();
+    let of = |stream: &str| heard.iter().filter(|it| it.starts_with(stream)).collect::<Vec<_>>();
+    let good = of("seen.").into_iter().filter(|it| it.ends_with(".good")).count();
+    assert_eq!((good, of("deliveries.").len()), (1, 1), "{heard:?}");
+    let is_plain =
+        |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-$".contains(&b));
+    for subject in heard.iter().filter(|subject| !published.contains(*subject)) {
+        // What JetStream is asked for names filters.
+        let is_asked = subject.starts_with("$JS.API.");
+        assert!(is_asked || subject.split('.').all(is_plain), "{subject}");
+    }
+}
+
+/// Text as one segment of a path.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use proto_schemas::stream::CONFIG_BUCKET;
 use proto_schemas::stream::config_key::{Key, NEVER_USED};
 use tokio::sync::watch;
 
-use super::{Error, instant, streams};
+use super::refusals::Refusals;
+use super::{Bus, Error, instant, streams};
 
 /// The CONFIG bucket. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,6 +21,7 @@ pub struct ConfigBucket {
     jetstream: jetstream::Context,
     connected: watch::Receiver<bool>,
     replicas: u8,
+    refusals: Refusals,
 }
 
 /// One definition as the bucket holds it.
@@ -36,17 +38,16 @@ pub struct Entry {
 }
 
 impl ConfigBucket {
-    pub(super) async fn open(
-        jetstream: &jetstream::Context,
-        connected: watch::Receiver<bool>,
-        replicas: u8,
-    ) -> Result<Self, Error> {
-        let store = jetstream.get_key_value(CONFIG_BUCKET).await.map_err(fail)?;
+    pub(super) async fn open(bus: &Bus) -> Result<Self, Error> {
+        let refusals = bus.refusals.clone();
+        let opening = async { bus.jetstream.get_key_value(CONFIG_BUCKET).await.map_err(fail) };
+        let store = refusals.explain(opening).await?;
         Ok(Self {
             store,
-            jetstream: jetstream.clone(),
-            connected,
-            replicas,
+            jetstream: bus.jetstream.clone(),
+            connected: bus.connected.clone(),
+            replicas: bus.config.nats_replicas,
+            refusals,
         })
     }
 
@@ -95,17 +96,13 @@ impl ConfigBucket {
     /// [`Error`] where it was not stored, or another one was stored meanwhile.
     pub async fn put(&self, key: &Key, value: Vec<u8>) -> Result<(), Error> {
         let key = key.to_text();
-        let revision = self
-            .store
-            .entry(&key)
-            .await
-            .map_err(fail)?
-            .map_or(0, |entry| entry.revision);
-        self.store
-            .update(&key, value.into(), revision)
-            .await
-            .map(drop)
-            .map_err(fail)
+        let putting = async {
+            let there = self.store.entry(&key).await.map_err(fail)?;
+            let revision = there.map_or(0, |entry| entry.revision);
+            let put = self.store.update(&key, value.into(), revision).await;
+            put.map(drop).map_err(fail)
+        };
+        self.refusals.explain(putting).await
     }
 
     /// Reads a definition.
@@ -113,7 +110,8 @@ impl ConfigBucket {
     /// # Errors
     /// [`Error`] where JetStream does not answer.
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, Error> {
-        self.store.get(key.to_text()).await.map_err(fail)
+        let getting = async { self.store.get(key.to_text()).await.map_err(fail) };
+        self.refusals.explain(getting).await
     }
 
     /// Every key there is, as text; for the comparison with what should be there.
@@ -121,8 +119,11 @@ impl ConfigBucket {
     /// # Errors
     /// [`Error`] where JetStream does not answer.
     pub async fn keys(&self) -> Result<Vec<String>, Error> {
-        let keys = self.store.keys().await.map_err(fail)?;
-        keys.try_collect().await.map_err(fail)
+        let listing = async {
+            let keys = self.store.keys().await.map_err(fail)?;
+            keys.try_collect().await.map_err(fail)
+        };
+        self.refusals.explain(listing).await
     }
 
     /// Everything there is, then every change as it is made. Whether the bucket is empty to begin with comes first,
@@ -131,8 +132,12 @@ impl ConfigBucket {
     /// # Errors
     /// [`Error`] where the watch cannot begin.
     pub async fn watch(&self) -> Result<(bool, impl Stream<Item = Result<Entry, Error>> + Send + use<>), Error> {
-        let watch = self.store.watch_with_history(">").await.map_err(fail)?;
-        let empty = self.store.status().await.map_err(fail)?.values() == 0;
+        let opening = async {
+            let watch = self.store.watch_with_history(">").await.map_err(fail)?;
+            let empty = self.store.status().await.map_err(fail)?.values() == 0;
+            Ok((watch, empty))
+        };
+        let (watch, empty) = self.refusals.explain(opening).await?;
         let entries = watch.filter_map(|entry| async move {
             let entry = match entry {
                 Ok(entry) => entry,

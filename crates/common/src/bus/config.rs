@@ -1,9 +1,9 @@
 //! How to reach NATS.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use secrecy::SecretString;
 
 use super::Error;
 
@@ -11,15 +11,39 @@ use super::Error;
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// Where NATS is; several addresses of one cluster are separated by commas.
-    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
-    pub nats_url: String,
+    /// Where NATS is, nats://user:password@host:port; several addresses of one cluster are separated by commas.
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true,
+        value_parser = crate::config::secret_text
+    )]
+    pub nats_url: SecretString,
+    /// File that holds the address of NATS; it goes before --nats-url.
+    #[arg(long, env = "NATS_URL_FILE")]
+    pub nats_url_file: Option<PathBuf>,
     /// Credentials file (JWT and seed) of the account this service uses.
     #[arg(long, env = "POSTHASTE_NATS_CREDENTIALS_FILE")]
     pub nats_credentials_file: Option<PathBuf>,
-    /// Certificate authority to verify the server by, in PEM; the platform's own otherwise.
+    /// Certificate authority to verify the server by, in PEM; the platform's own otherwise. With it, nothing goes to a
+    /// server that has no TLS.
     #[arg(long, env = "POSTHASTE_NATS_CA_FILE")]
     pub nats_ca_file: Option<PathBuf>,
+    /// Certificate to show to a server that asks for one, in PEM, with what leads to its authority.
+    #[arg(
+        long,
+        env = "POSTHASTE_NATS_CLIENT_CERTIFICATE_FILE",
+        requires = "nats_client_key_file"
+    )]
+    pub nats_client_certificate_file: Option<PathBuf>,
+    /// The key of that certificate, in PEM.
+    #[arg(
+        long,
+        env = "POSTHASTE_NATS_CLIENT_KEY_FILE",
+        requires = "nats_client_certificate_file"
+    )]
+    pub nats_client_key_file: Option<PathBuf>,
     /// How long to wait for JetStream to ack a message.
     #[arg(long, env = "POSTHASTE_NATS_ACK_TIMEOUT", default_value = "2s", value_parser = crate::config::duration)]
     pub nats_ack_timeout: Duration,
@@ -42,91 +66,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Connects, trying again until the deadline; keeps `connected` true to the connection from then on.
-    pub(super) async fn connect(
-        &self,
-        service: &str,
-        patience: Duration,
-        connected: watch::Sender<bool>,
-    ) -> Result<async_nats::Client, Error> {
-        let deadline = tokio::time::Instant::now() + patience;
-        let mut said = false;
-        loop {
-            match self.try_connect(service, connected.clone()).await {
-                Ok(client) => return Ok(client),
-                Err(source) if tokio::time::Instant::now() >= deadline => {
-                    return Err(Error::Unreachable {
-                        url: self.display_url(),
-                        source,
-                    });
-                }
-                Err(error) => {
-                    if !said {
-                        tracing::info!(url = self.display_url(), %error, "waiting for NATS");
-                        said = true;
-                    }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+    /// The address, which may hold a password.
+    pub(super) fn address(&self) -> Result<SecretString, Error> {
+        let path = self.nats_url_file.as_deref();
+        let in_file = crate::config::secret("NATS_URL", None, path).map_err(Error::Address)?;
+        Ok(in_file.unwrap_or_else(|| self.nats_url.clone()))
     }
 
-    async fn try_connect(
-        &self,
-        service: &str,
-        connected: watch::Sender<bool>,
-    ) -> Result<async_nats::Client, async_nats::ConnectError> {
-        let mut options = async_nats::ConnectOptions::new();
-        if let Some(path) = &self.nats_credentials_file {
-            options = options.credentials_file(path).await.map_err(|error| {
-                async_nats::ConnectError::with_source(async_nats::ConnectErrorKind::Authentication, error)
-            })?;
-        }
-        if let Some(path) = &self.nats_ca_file {
-            options = options.add_root_certificates(path.clone());
-        }
-        let servers: Vec<&str> = self.nats_url.split(',').map(str::trim).collect();
-        options
-            .name(format!("posthaste {service}"))
-            .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(5))
-            // A burst of publishes and acks must find room in the client's own queue.
-            .client_capacity(64 * 1024)
-            .subscription_capacity(256 * 1024)
-            .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts as u64).min(1_000)))
-            .max_reconnects(None)
-            .event_callback(move |event| {
-                let connected = connected.clone();
-                async move {
-                    match event {
-                        async_nats::Event::Connected => drop(connected.send_replace(true)),
-                        async_nats::Event::Closed => drop(connected.send_replace(false)),
-                        async_nats::Event::Disconnected => {
-                            connected.send_replace(false);
-                            tracing::warn!("lost the connection to NATS; reconnecting");
-                        }
-                        async_nats::Event::SlowConsumer(subscription) => {
-                            tracing::warn!(subscription, "NATS messages arrive faster than they are taken");
-                        }
-                        async_nats::Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
-                        async_nats::Event::ClientError(error) => tracing::warn!(%error, "NATS client reports an error"),
-                        async_nats::Event::LameDuckMode | async_nats::Event::Draining => {}
-                    }
-                }
-            })
-            .connect(servers)
-            .await
+    /// The certificate that this service shows, and its key.
+    pub(super) fn client_certificate(&self) -> Option<(&Path, &Path)> {
+        let (certificate, key) = (&self.nats_client_certificate_file, &self.nats_client_key_file);
+        certificate.as_deref().zip(key.as_deref())
     }
 
-    /// The URL without user and password.
-    fn display_url(&self) -> String {
-        self.nats_url
-            .split(',')
-            .map(|server| match (server.find("://"), server.rfind('@')) {
-                (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &server[..scheme + 3], &server[at + 1..]),
-                _ => server.to_owned(),
-            })
-            .collect::<Vec<_>>()
-            .join(",")
+    /// Whether nothing may go in plain text: certificates are there for TLS.
+    pub(super) fn wants_tls(&self) -> bool {
+        self.nats_ca_file.is_some() || self.nats_client_certificate_file.is_some()
     }
 }

@@ -5,16 +5,24 @@
 //! travel through [`ConfigBucket`].
 //!
 //! - [`config`]: flags and defaults
+//! - `connection`: the connection, its TLS, and what is heard of it
+//! - [`refusals`]: what NATS does not let this service do
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
+//! - `looks`: counts and positions of streams
+//! - `strays`: what no consumer gets
 //! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
 //! - [`seen`]: the ids that producers chose for their events
 
 pub mod bucket;
 pub mod config;
+mod connection;
 mod credit;
+mod looks;
+pub mod refusals;
 pub mod seen;
+mod strays;
 pub mod streams;
 pub mod work_off;
 
@@ -22,17 +30,17 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use jiff::Timestamp;
-use proto_schemas::id::EventKey;
-use proto_schemas::stream::Stream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use self::bucket::ConfigBucket;
 pub use self::config::Config;
+pub use self::looks::Position;
+pub use self::refusals::Refusal;
+use self::refusals::{FromNow, Refusals};
 pub use self::seen::{Claim, Seen};
 pub use self::work_off::{Message, Options, Verdict};
 use crate::health::Health;
@@ -43,6 +51,37 @@ pub const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// What can go wrong between a service and NATS.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The file that the address is to be read from cannot be.
+    #[error(transparent)]
+    Address(crate::config::Error),
+    /// The address is none.
+    #[error("NATS_URL is not an address of NATS (nats://user:password@host:port)")]
+    NotAnAddress(#[source] std::io::Error),
+    /// NATS answers, and does not take this service for who it says it is.
+    #[error(
+        "NATS at {url} does not let this service in: check user and password in NATS_URL, or --nats-credentials-file"
+    )]
+    NotLetIn {
+        /// Where, without credentials.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The two do not trust each other's certificates.
+    #[error(
+        "no TLS with NATS at {url}: check the name in NATS_URL, --nats-ca-file, --nats-client-certificate-file and --nats-client-key-file"
+    )]
+    NotTrusted {
+        /// Where, without credentials.
+        url: String,
+        /// What the client said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The user of this service may not do what it has to.
+    #[error("NATS does not let this service {0}; its user needs that permission (deploy/nats/posthaste.conf has all)")]
+    NotAllowed(Refusal),
     /// No connection within the deadline.
     #[error("no NATS at {url}: start nats-server with JetStream there, or set --nats-url (NATS_URL)")]
     Unreachable {
@@ -105,15 +144,18 @@ pub struct Stored {
 /// A message on its way to JetStream.
 #[derive(Debug)]
 #[must_use = "a message counts only once it is stored"]
-pub struct Storing(PublishAckFuture);
+pub struct Storing {
+    ack: PublishAckFuture,
+    refused: FromNow,
+}
 
 impl Storing {
     /// Waits for the ack.
     ///
     /// # Errors
     /// [`Error`] where it did not come; the message may be stored all the same.
-    pub async fn stored(self) -> Result<Stored, Error> {
-        let ack = self.0.await.map_err(publish_error)?;
+    pub async fn stored(mut self) -> Result<Stored, Error> {
+        let ack = (self.ack.await).map_err(|error| self.refused.explain(publish_error(&error)))?;
         Ok(Stored {
             sequence: ack.sequence,
             duplicate: ack.duplicate,
@@ -127,18 +169,20 @@ pub struct Bus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
     connected: watch::Receiver<bool>,
+    refusals: Refusals,
     config: Config,
 }
 
 impl Bus {
-    /// Connects, checks the server's version, and creates or verifies streams, consumers and bucket. Waits for the
-    /// server for as long as `patience`.
+    /// Connects, checks the server's version, and creates or verifies streams and bucket. Waits for the server for as long
+    /// as `patience`.
     ///
     /// # Errors
     /// [`Error`], each naming what to do about it.
     pub async fn connect(config: &Config, service: &str, patience: Duration) -> Result<Self, Error> {
         let (connected, connected_rx) = watch::channel(true);
-        let client = config.connect(service, patience, connected).await?;
+        let refusals = Refusals::new();
+        let client = connection::open(config, service, patience, connected, &refusals).await?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
             return Err(Error::TooOld {
@@ -149,28 +193,42 @@ impl Bus {
             .timeout(config.nats_ack_timeout)
             .max_ack_inflight(MAX_UNACKED_PUBLISHES)
             .build(client.clone());
-        streams::set_up(&jetstream, config).await?;
+        let mut refused = refusals.from_now();
+        tokio::select! {
+            done = streams::set_up(&jetstream, config) => done?,
+            // Nothing else is going on yet, so it is this that was refused, and no answer will come.
+            Some(refusal) = refused.changed() => return Err(Error::NotAllowed(refusal)),
+        }
         Ok(Self {
             client,
             jetstream,
             connected: connected_rx,
+            refusals,
             config: config.clone(),
         })
     }
 
-    /// Keeps the readiness condition `nats` true to the connection, until the bus is dropped everywhere.
+    /// Keeps the readiness condition `nats` true to the connection and to what is refused over it, until the bus is
+    /// dropped everywhere.
     pub fn report_to(&self, health: Health) {
-        let mut connected = self.connected.clone();
+        let (mut connected, mut refused) = (self.connected.clone(), self.refusals.from_now());
         tokio::spawn(async move {
             loop {
                 let up = *connected.borrow_and_update();
+                let refusal = refused.latest().filter(|it| it.at.elapsed() < refusals::REMEMBERED);
                 health.set(
                     "nats",
-                    up.then_some(())
-                        .ok_or_else(|| "no connection to NATS; reconnecting".to_owned()),
+                    match &refusal {
+                        _ if !up => Err("no connection to NATS; reconnecting".to_owned()),
+                        Some(refusal) => Err(format!("NATS does not let this service {refusal}")),
+                        None => Ok(()),
+                    },
                 );
-                if connected.changed().await.is_err() {
-                    return;
+                let until = refusal.map(|it| it.at + refusals::REMEMBERED);
+                tokio::select! {
+                    changed = connected.changed() => if changed.is_err() { return },
+                    _ = refused.changed() => {}
+                    () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
                 }
             }
         });
@@ -205,12 +263,10 @@ impl Bus {
         if !headers.is_empty() {
             message = message.headers(headers);
         }
-        let ack = self
-            .jetstream
-            .send_publish(subject.into(), message)
-            .await
-            .map_err(publish_error)?;
-        Ok(Storing(ack))
+        let refused = self.refusals.from_now();
+        let sent = self.jetstream.send_publish(subject.into(), message).await;
+        let ack = sent.map_err(|error| publish_error(&error))?;
+        Ok(Storing { ack, refused })
     }
 
     /// [`Bus::publish`] with a message id by which JetStream drops duplicates.
@@ -250,96 +306,7 @@ impl Bus {
     /// # Errors
     /// [`Error::SetUp`] where it cannot be opened.
     pub async fn config_bucket(&self) -> Result<ConfigBucket, Error> {
-        ConfigBucket::open(&self.jetstream, self.connected.clone(), self.config.nats_replicas).await
-    }
-
-    /// How many messages `stream` holds on `subject`, handed out ones included.
-    ///
-    /// # Errors
-    /// [`Error::SetUp`] where JetStream does not say.
-    pub async fn count(&self, stream: Stream, subject: &str) -> Result<usize, Error> {
-        let what = || format!("the count of {subject} in stream {}", stream.name);
-        let handle = self
-            .jetstream
-            .get_stream(stream.name)
-            .await
-            .map_err(|error| Error::SetUp {
-                what: what(),
-                source: error.into(),
-            })?;
-        let info = handle
-            .info_builder()
-            .subjects(subject)
-            .fetch()
-            .await
-            .map_err(|error| Error::SetUp {
-                what: what(),
-                source: error.into(),
-            })?;
-        let mut info = std::pin::pin!(info);
-        let mut messages = 0;
-        while let Some((_, count)) = info.try_next().await.map_err(|error| Error::SetUp {
-            what: what(),
-            source: error.into(),
-        })? {
-            messages += count;
-        }
-        Ok(messages)
-    }
-
-    /// Where `stream` stands.
-    ///
-    /// # Errors
-    /// [`Error::SetUp`] where JetStream does not say.
-    pub async fn position(&self, stream: Stream) -> Result<Position, Error> {
-        let handle = self
-            .jetstream
-            .get_stream(stream.name)
-            .await
-            .map_err(|error| Error::SetUp {
-                what: format!("the position of {}", stream.name),
-                source: error.into(),
-            })?;
-        let state = &handle.cached_info().state;
-        let (oldest_at, oldest) = match (state.messages, state.last_sequence) {
-            // Nothing was ever stored in it; all there is was stored in another, before.
-            (0, 0) => (handle.cached_info().created, 0),
-            (0, last) => (state.last_timestamp, last + 1),
-            _ => (state.first_timestamp, state.first_sequence),
-        };
-        let acked = match state.messages {
-            // In a work queue, what is acked is gone.
-            0 => state.last_sequence,
-            _ => state.first_sequence.saturating_sub(1),
-        };
-        Ok(Position {
-            oldest,
-            oldest_at: instant(oldest_at.unix_timestamp_nanos()),
-            last: state.last_sequence,
-            acked,
-            held: state.messages,
-        })
-    }
-
-    /// The sequence of the oldest message that `stream` holds on `subject`, handed out ones included.
-    ///
-    /// # Errors
-    /// [`Error::SetUp`] where JetStream does not say.
-    pub async fn oldest(&self, stream: Stream, subject: &str) -> Result<Option<u64>, Error> {
-        let fail = |source: async_nats::Error| Error::SetUp {
-            what: format!("the oldest message on {subject} in stream {}", stream.name),
-            source,
-        };
-        let handle = self
-            .jetstream
-            .get_stream_no_info(stream.name)
-            .await
-            .map_err(|error| fail(error.into()))?;
-        match handle.get_first_raw_message_by_subject(subject, 1).await {
-            Ok(message) => Ok(Some(message.sequence)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(fail(error.into())),
-        }
+        ConfigBucket::open(self).await
     }
 
     /// Flushes what is buffered; call before a process ends.
@@ -350,32 +317,6 @@ impl Bus {
         {
             tracing::warn!("NATS did not take the last acks in time; what they acked will be handed out again");
         }
-    }
-}
-
-/// Where a stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The sequence of the oldest message it holds, handed out or not; where it holds none, of the next one.
-    pub oldest: u64,
-    /// When that one was stored; where it holds none, an instant before which none will be.
-    pub oldest_at: Timestamp,
-    /// The last sequence stored.
-    pub last: u64,
-    /// Everything up to this sequence is acked.
-    pub acked: u64,
-    /// Messages not acked, handed out ones included.
-    pub held: u64,
-}
-
-impl Position {
-    /// What the message that is the oldest would be as an event: every event before it is worked off.
-    ///
-    /// This holds as long as the server's clock is not put back: an event that is then stored "before" others comes
-    /// after them in the stream.
-    #[must_use]
-    pub fn worked_off_to(&self) -> EventKey {
-        EventKey::of_message(self.oldest_at, self.oldest)
     }
 }
 
@@ -390,14 +331,14 @@ fn instant(nanos: i128) -> Timestamp {
 /// Publishes awaiting their ack at once, per connection. Beyond it, `publish` waits: the bound on memory.
 const MAX_UNACKED_PUBLISHES: usize = 16 * 1024;
 
-fn publish_error(error: jetstream::context::PublishError) -> Error {
+fn publish_error(error: &jetstream::context::PublishError) -> Error {
     match error.kind() {
         PublishErrorKind::TimedOut => Error::TimedOut,
         PublishErrorKind::BrokenPipe => Error::Disconnected,
         PublishErrorKind::MaxPayloadExceeded => Error::TooLarge,
         PublishErrorKind::WrongLastSequence => Error::Superseded,
         // The same, of a message that the servers of a cluster have not agreed on yet.
-        _ if code(&error) == Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => Error::Superseded,
+        _ if code(error) == Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => Error::Superseded,
         _ => Error::Refused(error.to_string()),
     }
 }

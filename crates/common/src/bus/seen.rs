@@ -50,7 +50,7 @@ impl Seen {
                 Err(Error::Superseded) => {}
                 Err(error) => return Err(error),
             }
-            match self.read(&subject).await? {
+            match self.bus.refusals.explain(self.read(&subject)).await? {
                 Some((known, revision)) => return Ok(Claim::Known(known, revision)),
                 // What there was has just been forgotten.
                 None => revision = 0,

@@ -1,5 +1,8 @@
 //! Creates the streams, their consumers and the bucket where they are absent; where they exist with settings this
 //! release cannot keep its promises on, refuses to start rather than change what somebody set.
+//!
+//! Streams and bucket are made by whoever comes first. Consumers are made by whoever works the stream off, so that nobody
+//! else needs to be allowed to: who makes a consumer of a stream can read it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -68,7 +71,16 @@ async fn set_up_stream(
         ..StreamConfig::default()
     };
     let handle = get_or_create(jetstream, &wanted).await.map_err(fail)?;
-    verify(&wanted, &handle.cached_info().config)?;
+    verify(&wanted, &handle.cached_info().config)
+}
+
+/// Creates those consumers of `stream` that are absent.
+pub(super) async fn set_up_consumers(jetstream: &jetstream::Context, stream: Stream) -> Result<(), Error> {
+    let fail = |source: async_nats::Error| Error::SetUp {
+        what: format!("consumers of stream {}", stream.name),
+        source,
+    };
+    let handle = (jetstream.get_stream_no_info(stream.name).await).map_err(|error| fail(error.into()))?;
     // Asked for at once, because each of those that are there need not be asked for.
     let there: HashSet<String> = (handle.consumer_names().try_collect().await).map_err(|error| fail(error.into()))?;
     let missing = stream.consumers().into_iter().filter(|it| !there.contains(&it.name));

@@ -8,6 +8,8 @@
 //! handed out again while it is still held is not handed to a second handler; and the sequences of the latest finished
 //! messages are remembered, so one whose ack was lost with a connection is acked again instead of being worked again.
 //!
+//! Whoever works a stream off makes its consumers where they are absent, at the start and when they turn out to be gone.
+//!
 //! A stream with shares has a puller for each ([`super::credit`] says how many messages it may hold), so that what one
 //! project has waiting is not in front of another's message.
 
@@ -74,7 +76,7 @@ impl Bus {
     /// Works `stream` off with one handler call per message, many at once, until `stop`.
     ///
     /// # Errors
-    /// [`Error::SetUp`] where the consumer cannot be opened; anything later is waited out.
+    /// [`Error`] where the consumers cannot be made or opened; anything later is waited out.
     pub async fn work_off<F, R>(
         &self,
         stream: Stream,
@@ -86,7 +88,7 @@ impl Bus {
         F: Fn(Message) -> R + Send + Sync + 'static,
         R: Future<Output = Verdict> + Send + 'static,
     {
-        let pullers = Puller::start_all(self, stream, options).await?;
+        let pullers = self.refusals.explain(Puller::start_all(self, stream, options)).await?;
         let handlers = TaskTracker::new();
         let handler = Arc::new(handler);
         let mut pulling = JoinSet::new();
@@ -102,6 +104,10 @@ impl Bus {
                 }
                 puller.hand_back().await;
             });
+        }
+        if stream.shares == Shares::Transformed {
+            let (bus, stop) = (self.clone(), stop.clone());
+            pulling.spawn(async move { bus.work_off_strays(stream, stop, |message| handler(message)).await });
         }
         // A puller ends only when told to; should one panic, its share waits for no one else to notice.
         while let Some(ended) = pulling.join_next().await {
@@ -141,7 +147,7 @@ impl Bus {
         F: FnMut(Vec<Message>) -> R,
         R: Future<Output = Verdict> + Send,
     {
-        let mut puller = Puller::start(self, stream, options).await?;
+        let mut puller = self.refusals.explain(Puller::start(self, stream, options)).await?;
         loop {
             let Some((message, held)) = puller.next(&stop).await else {
                 break;
@@ -199,6 +205,7 @@ const HAND_BACK_WITHIN: Duration = Duration::from_secs(2);
 impl Puller {
     /// One for a stream without shares.
     async fn start(bus: &Bus, stream: Stream, options: Options) -> Result<Self, Error> {
+        streams::set_up_consumers(&bus.jetstream, stream).await?;
         let holds = Holds::new(bus);
         let consumer = Consumer {
             name: stream.consumer.to_owned(),
@@ -209,6 +216,7 @@ impl Puller {
 
     /// One for each consumer of the stream.
     async fn start_all(bus: &Bus, stream: Stream, options: Options) -> Result<Vec<Self>, Error> {
+        streams::set_up_consumers(&bus.jetstream, stream).await?;
         let consumers = stream.consumers();
         let holds = Holds::new(bus);
         let credits = match stream.shares {
@@ -310,8 +318,9 @@ impl Puller {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(REFUSED_PAUSE) => {}
             }
-            // The consumer may be gone with its server's disk; making what is absent harms nothing that is there.
-            if let Err(error) = streams::set_up(&self.bus.jetstream, &self.bus.config).await {
+            // The consumer may be gone with its server's disk, and the stream with it; making what is absent harms nothing
+            // that is there.
+            if let Err(error) = self.make_what_is_absent().await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "NATS has no consumer to pull from"
@@ -338,6 +347,15 @@ impl Puller {
         // Only now: were this future dropped before, nothing would have been asked for.
         self.reserved = permits;
         self.answer_by = Instant::now() + expires + PULL_GRACE;
+    }
+
+    async fn make_what_is_absent(&self) -> Result<(), Error> {
+        let Bus { jetstream, config, .. } = &self.bus;
+        let making = async {
+            streams::set_up(jetstream, config).await?;
+            streams::set_up_consumers(jetstream, self.stream).await
+        };
+        self.bus.refusals.explain(making).await
     }
 
     /// A status message ends the one open request.

@@ -59,6 +59,8 @@ pub(super) struct Program<'a> {
     pub(super) arguments: Vec<String>,
     /// Who runs it, if not we ourselves.
     pub(super) account: Option<&'a Account>,
+    /// Further environment variables.
+    pub(super) env: Vec<(&'static str, String)>,
     /// Where its standard output and error go; emptied first.
     pub(super) log: PathBuf,
     /// The signal that ends it fast, be it that the launcher is gone or that the [`Process`] is dropped.
@@ -102,6 +104,7 @@ impl Process {
         for variable in NOT_INHERITED {
             command.env_remove(variable);
         }
+        command.envs(program.env);
         command.env("LC_ALL", "C").current_dir("/").process_group(0);
         command.stdin(Stdio::null()).stdout(out).stderr(err);
 

@@ -75,7 +75,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
         ("POSTHASTE_LOG", "warn".to_owned()),
         ("POSTHASTE_BREAKER_FAILURES", "5".to_owned()),
     ];
-    let cluster = Cluster::start_with(Setup { env, durable: true }).await?;
+    let cluster = Cluster::start_with(Setup {
+        env,
+        durable: true,
+        ..Setup::default()
+    })
+    .await?;
     let load = Load::connect(&cluster.nats.url(), "bench", args.bytes).await?;
     let api = &cluster.admin;
     api.create_project("bench").await?;

@@ -1,6 +1,6 @@
 //! A private nats-server with JetStream, on a free port of 127.0.0.1.
 //!
-//! It asks nobody for a password: it can be reached from this machine alone, holds what a developer publishes on their
+//! By default it asks nobody for a password: it can be reached from this machine alone, holds what a developer publishes on their
 //! own machine, and every client should find `nats://127.0.0.1:PORT` as it would a nats-server started by hand. (Postgres
 //! does ask, because there a stranger could run programs as us; see [`super::postgres`].)
 
@@ -40,6 +40,13 @@ pub struct Options {
     /// Whether each message is on the disk itself, and not only with the operating system, before it is acked. Without
     /// it a power cut can cost the last two minutes; a killed server costs nothing either way.
     pub sync_always: bool,
+    /// Further configuration in nats-server's own language: accounts, TLS. Where it listens and stores is not for it to
+    /// say.
+    pub more: String,
+    /// Further environment variables.
+    pub env: Vec<(&'static str, String)>,
+    /// The user and password that [`Nats::url`] has.
+    pub login: Option<(&'static str, String)>,
 }
 
 impl Default for Options {
@@ -48,6 +55,9 @@ impl Default for Options {
             program: config::path(config::NATS_SERVER),
             storage: 16 << 30,
             sync_always: false,
+            more: String::new(),
+            env: Vec::new(),
+            login: None,
         }
     }
 }
@@ -87,10 +97,19 @@ impl Nats {
         Err(nats.port_taken())
     }
 
-    /// `nats://127.0.0.1:PORT`; the same over restarts.
+    /// `nats://127.0.0.1:PORT`, with the login of the options, if there is one; the same over restarts.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        match &self.options.login {
+            Some((user, password)) => self.url_of(user, password),
+            None => format!("nats://{}:{}", Ipv4Addr::LOCALHOST, self.port),
+        }
+    }
+
+    /// [`Nats::url`] for another user.
+    #[must_use]
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("nats://{user}:{password}@{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// The port; the same over restarts.
@@ -158,6 +177,7 @@ impl Nats {
             file: self.program.clone(),
             arguments: vec!["--config".to_owned(), configuration.to_string_lossy().into_owned()],
             account: None,
+            env: self.options.env.clone(),
             log: self.folder.join("nats-server.log"),
             last_signal: Signal::KILL,
         })?;
@@ -180,21 +200,25 @@ impl Nats {
         }
     }
 
-    /// nats-server reads JSON, too, and JSON quotes any path.
+    /// nats-server reads JSON's members, too, and JSON quotes any path. Of what is said twice, it takes the last.
     fn configuration(&self, ports: &Path) -> String {
         let sync = if self.options.sync_always { "always" } else { "2m" };
-        json!({
-            "server_name": "posthaste-local",
-            "listen": format!("{}:{}", Ipv4Addr::LOCALHOST, self.port),
-            "ports_file_dir": ports,
-            "jetstream": {
-                "store_dir": self.folder.join("store"),
-                "max_memory_store": 256 << 20,
-                "max_file_store": self.options.storage,
-                "sync_interval": sync,
-            },
-        })
-        .to_string()
+        let own = [
+            ("server_name", json!("posthaste-local")),
+            ("listen", json!(format!("{}:{}", Ipv4Addr::LOCALHOST, self.port))),
+            ("ports_file_dir", json!(ports)),
+            (
+                "jetstream",
+                json!({
+                    "store_dir": self.folder.join("store"),
+                    "max_memory_store": 256 << 20,
+                    "max_file_store": self.options.storage,
+                    "sync_interval": sync,
+                }),
+            ),
+        ];
+        let own = own.map(|(name, value)| format!("\n\"{name}\": {value}")).concat();
+        format!("{}{own}\n", self.options.more)
     }
 
     fn port_taken(&self) -> Error {

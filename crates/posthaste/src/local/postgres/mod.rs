@@ -46,6 +46,17 @@ pub struct Options {
     /// Whether what is committed must survive a power cut. A killed server loses nothing either way; data that goes with
     /// its temporary folder need not wait for the disk.
     pub durable: bool,
+    /// Certificate and key, in PEM: TLS is spoken on the port with whoever asks for it.
+    pub tls: Option<Tls>,
+}
+
+/// What a server shows of itself.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Its certificate, in PEM.
+    pub certificate: String,
+    /// The certificate's key, in PEM.
+    pub key: String,
 }
 
 impl Default for Options {
@@ -53,6 +64,7 @@ impl Default for Options {
         Self {
             programs: config::path(config::POSTGRES_BIN),
             durable: false,
+            tls: None,
         }
     }
 }
@@ -101,6 +113,7 @@ impl Postgres {
             run,
         };
         postgres.initialise().await?;
+        postgres.write_certificate()?;
         postgres.launch_on_a_free_port().await?;
         match postgres.create_database(DATABASE).await {
             // It was kept from an earlier run.
@@ -260,6 +273,22 @@ impl Postgres {
         fs::rename(&unfinished, self.data()).map_err(cannot())
     }
 
+    /// Where certificate and key are; the server reads them as its account.
+    fn certificate(&self) -> [PathBuf; 2] {
+        ["server.crt", "server.key"].map(|name| self.folder.join(name))
+    }
+
+    fn write_certificate(&self) -> Result<(), Error> {
+        let Some(tls) = &self.options.tls else { return Ok(()) };
+        for (file, text) in self.certificate().iter().zip([&tls.certificate, &tls.key]) {
+            write_secret(file, text)?;
+            if let Some(account) = &self.account {
+                account.own(file)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn launch_on_a_free_port(&mut self) -> Result<(), Error> {
         for _ in 0..port::TRIES {
             self.port = port::propose();
@@ -313,8 +342,17 @@ impl Postgres {
             format!("fsync={}", if self.options.durable { "on" } else { "off" }),
             format!("full_page_writes={}", if self.options.durable { "on" } else { "off" }),
         ];
+        let [certificate, key] = self.certificate();
+        let tls = self.options.tls.as_ref().map(|_| {
+            [
+                "ssl=on".to_owned(),
+                format!("ssl_cert_file={}", certificate.display()),
+                format!("ssl_key_file={}", key.display()),
+            ]
+        });
+        let settings = settings.into_iter().chain(tls.into_iter().flatten());
         let mut arguments = vec!["-D".to_owned(), self.data().to_string_lossy().into_owned()];
-        arguments.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
+        arguments.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
         // SIGQUIT: the postmaster ends its children and itself at once.
         self.program(NAME, arguments, Signal::QUIT)
     }
@@ -324,6 +362,7 @@ impl Postgres {
             file: self.programs.join(name),
             arguments,
             account: self.account.as_ref(),
+            env: Vec::new(),
             log: self.folder.join(format!("{name}.log")),
             last_signal,
         }

@@ -71,7 +71,7 @@ mod tests {
     fn a_named_folder_without_a_server_is_refused_by_name() {
         let options = Options {
             programs: Some("/nonexistent".into()),
-            durable: false,
+            ..Options::default()
         };
         let error = find(&options).unwrap_err().to_string();
         assert!(

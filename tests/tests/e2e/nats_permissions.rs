@@ -1,0 +1,608 @@
+//! nats-server with the configuration that is shipped: everything works under it, and nothing else is allowed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Parser as _;
+use common::bus::{self, Bus};
+use posthaste::local::{Folder, Nats, nats};
+use posthaste_tests::{
+    Answer, Cluster, Producer, Receiver, Role, Setup, eventually, eventually_within, nats_client, nats_options, program,
+};
+use proto_schemas::stream::{DELIVERIES, EVENTS, LEDGER};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+
+use crate::clients::{root, tool};
+
+/// What is shipped.
+const SHIPPED: &str = include_str!("../../../deploy/nats/posthaste.conf");
+
+/// Who there is, and passwords that begin with a letter, as the file asks for.
+const USERS: [(&str, &str, &str); 6] = [
+    ("ingest", "p-ingest", "POSTHASTE_INGEST_PASSWORD"),
+    ("dispatcher", "p-dispatcher", "POSTHASTE_DISPATCHER_PASSWORD"),
+    ("retry-scheduler", "p-scheduler", "POSTHASTE_RETRY_SCHEDULER_PASSWORD"),
+    ("config-api", "p-config", "POSTHASTE_CONFIG_API_PASSWORD"),
+    ("operator", "p-operator", "POSTHASTE_OPERATOR_PASSWORD"),
+    ("acme", "p-acme", "POSTHASTE_ACME_PASSWORD"),
+];
+
+fn password(user: &str) -> &'static str {
+    USERS.iter().find(|(name, ..)| *name == user).unwrap().1
+}
+
+/// nats-server with this configuration; who asks for its address without saying for whom is the operator.
+fn options(configuration: &str) -> nats::Options {
+    nats::Options {
+        more: configuration.to_owned(),
+        env: USERS
+            .map(|(_, password, variable)| (variable, password.to_owned()))
+            .into(),
+        login: Some(("operator", password("operator").to_owned())),
+        ..nats::Options::default()
+    }
+}
+
+fn user(role: Role) -> (&'static str, &'static str) {
+    (role.name(), password(role.name()))
+}
+
+async fn cluster() -> Cluster {
+    let setup = Setup {
+        nats: options(SHIPPED),
+        nats_users: Some(user),
+        ..Setup::default()
+    };
+    Cluster::start_with(setup).await.unwrap()
+}
+
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    nats: bus::Config,
+}
+
+/// The bus of a service, as it has it.
+async fn bus(nats: &Nats, service: &str) -> Result<Bus, bus::Error> {
+    let url = nats.url_of(service, password(service));
+    let arguments = Arguments::parse_from(["test", "--nats-url", url.as_str()]);
+    Bus::connect(&arguments.nats, service, Duration::from_secs(10)).await
+}
+
+/// Publishes with the Python client, as the example does.
+async fn publish_with_python(url: &str, event_type: &str) -> String {
+    let mut child = tokio::process::Command::new(tool("python"))
+        .arg(root().join("docs/examples/publish.py"))
+        .args(["acme", event_type])
+        .env("NATS_URL", url)
+        .kill_on_drop(true)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"n\":1}").await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn came(receiver: &Receiver, event_type: &str, times: usize) {
+    eventually(event_type, || async {
+        let received = receiver.received();
+        let count = received.iter().filter(|it| it.json()["type"] == event_type).count();
+        (count >= times).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_works_under_the_shipped_permissions() {
+    let mut cluster = cluster().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    let [all, ops] = [Receiver::start().await, Receiver::start().await];
+    // Of each event the first attempt fails.
+    let flaky = Receiver::scripted(|_, before| Answer::status(if before == 0 { 503 } else { 200 })).await;
+    let dead = Receiver::scripted(|_, _| Answer::status(500)).await;
+    for (name, url, more) in [
+        ("all", &all.url, json!({})),
+        ("ops", &ops.url, json!({ "events": ["posthaste.*"] })),
+        (
+            "flaky",
+            &flaky.url,
+            json!({ "events": ["nats.*"], "retry": { "delays": ["0s", "0s"] } }),
+        ),
+        (
+            "dead",
+            &dead.url,
+            json!({ "events": ["http.*"], "retry": false, "fail_after": 0 }),
+        ),
+        (
+            "ordered",
+            &all.url,
+            json!({ "events": ["ordered.*"], "ordering": { "by": "webhook" } }),
+        ),
+    ] {
+        cluster.create_webhook("acme", name, url, more).await.unwrap();
+    }
+    let url = cluster.nats.url_of("acme", password("acme"));
+    let producer = Producer::connect(&url).await.unwrap();
+    let said = publish_with_python(&url, "nats.python").await;
+    assert!(said.contains("events.acme.nats.python"), "{said}");
+    let ack = producer
+        .publish_acked("events.acme.nats.rust", &[("Nats-Msg-Id", "acme:r1")], "1")
+        .await
+        .unwrap();
+    assert_eq!(ack.stream, "EVENTS");
+    for id in ["h1", "h1"] {
+        let event = json!({ "type": "http.one", "id": id, "data": 1 });
+        let (status, answer) = cluster.admin.intake("/v1/projects/acme/events", &event).await.unwrap();
+        assert_eq!(status.as_u16(), 202, "{answer}");
+    }
+    for event_type in ["nats.python", "nats.rust", "http.one"] {
+        came(&all, event_type, 1).await;
+    }
+    eventually("the retry", || async { (flaky.count() >= 3).then_some(()) }).await;
+    came(&ops, "posthaste.delivery.dead", 1).await;
+    for _ in 0..2 {
+        producer.publish("events.acme.ordered.one", &[], "1").await.unwrap();
+    }
+    came(&all, "ordered.one", 4).await;
+
+    let post = async |path: &str, body: Value| {
+        let path = format!("/v1/projects/acme/{path}");
+        cluster.admin.ok(Method::POST, &path, Some(&body)).await.unwrap()
+    };
+    let sample = json!({ "type": "tried.out", "data": 1 });
+    post("webhooks/all:test", sample).await;
+    came(&all, "tried.out", 1).await;
+    eventually("what can be replayed", || async {
+        let path = "/v1/projects/acme/deliveries?state=delivered";
+        (cluster.admin.list(path).await.ok()?.len() >= 7).then_some(())
+    })
+    .await;
+    post("replays", json!({ "states": ["delivered"], "types": ["nats.rust"] })).await;
+    came(&all, "nats.rust", 2).await;
+
+    // No consumer gets this one.
+    producer.publish("events.acme.*", &[], "1").await.unwrap();
+    eventually("what is astray is taken out", || async {
+        let path = "/v1/projects/acme/rejected-events";
+        (cluster.admin.list(path).await.ok()?.len() == 1).then_some(())
+    })
+    .await;
+    // A definition changes.
+    let bucket = async_nats::jetstream::new(nats_client(&cluster.nats.url()).await.unwrap());
+    let revision = bucket
+        .get_stream("KV_CONFIG")
+        .await
+        .unwrap()
+        .cached_info()
+        .state
+        .last_sequence;
+    let path = "/v1/projects/acme/webhooks/all";
+    let narrower = json!({ "events": ["nats.*", "after.*"] });
+    cluster.admin.ok(Method::PATCH, path, Some(&narrower)).await.unwrap();
+    eventually("the change is published", || async {
+        let bucket = async_nats::jetstream::new(nats_client(&cluster.nats.url()).await.ok()?);
+        let mut stream = bucket.get_stream("KV_CONFIG").await.ok()?;
+        (stream.info().await.ok()?.state.last_sequence > revision).then_some(())
+    })
+    .await;
+    cluster.definitions_in_force().await.unwrap();
+    producer.publish("events.acme.unwanted", &[], "1").await.unwrap();
+    for role in Role::ALL {
+        cluster.terminate(role).await.unwrap();
+        cluster.restart(role).await.unwrap();
+        let event_type = format!("after.{}", role.name());
+        producer
+            .publish(&format!("events.acme.{event_type}"), &[], "1")
+            .await
+            .unwrap();
+        came(&all, &event_type, 1).await;
+    }
+    // Consumers are lost with a server's disk; who works the stream off makes them again.
+    let operator = async_nats::jetstream::new(nats_client(&cluster.nats.url()).await.unwrap());
+    for stream in [EVENTS, DELIVERIES, LEDGER] {
+        for consumer in stream.consumers() {
+            operator
+                .delete_consumer_from_stream(&consumer.name, stream.name)
+                .await
+                .unwrap();
+        }
+    }
+    producer.publish("events.acme.after.loss", &[], "1").await.unwrap();
+    came(&all, "after.loss", 1).await;
+    cluster.nats.restart().await.unwrap();
+    eventually("an ack of the server that is back", || async {
+        producer.publish("events.acme.after.restart", &[], "1").await.ok()
+    })
+    .await;
+    came(&all, "after.restart", 1).await;
+    eventually("all on record, and nothing missing", || async {
+        let path = "/v1/projects/acme/reconciliation";
+        let sums = cluster.admin.ok(Method::GET, path, None).await.ok()?;
+        (sums["difference"] == 0 && sums["states"]["queued"] == 0).then_some(())
+    })
+    .await;
+    assert!(
+        all.received().iter().all(|it| it.json()["type"] != "unwanted"),
+        "the change took effect"
+    );
+    for role in Role::ALL {
+        let log = cluster.log(role);
+        assert!(!log.contains("does not let this service"), "{}: {log}", role.name());
+        assert!(
+            !log.to_lowercase().contains("permissions violation"),
+            "{}: {log}",
+            role.name()
+        );
+    }
+}
+
+/// A client of a user, and what the server complains of.
+struct Client {
+    client: async_nats::Client,
+    complaints: mpsc::UnboundedReceiver<String>,
+}
+
+impl Client {
+    async fn connect(nats: &Nats, user: &str) -> Self {
+        let (complain, complaints) = mpsc::unbounded_channel();
+        let url = nats.url_of(user, password(user));
+        let client = nats_options(&url)
+            .unwrap()
+            .event_callback(move |event| {
+                let complain = complain.clone();
+                async move {
+                    if let async_nats::Event::ServerError(error) = event {
+                        let _ = complain.send(error.to_string());
+                    }
+                }
+            })
+            .connect(url)
+            .await
+            .unwrap();
+        Self { client, complaints }
+    }
+
+    /// The next complaint; `None` where the server has answered a ping sent later and not complained.
+    async fn complaint(&mut self) -> Option<String> {
+        // Answered in order: what is to be complained of has been by then.
+        self.client.flush().await.unwrap();
+        let probe = "_POSTHASTE.nobody.probe";
+        self.client.publish(probe, "".into()).await.unwrap();
+        self.client.flush().await.unwrap();
+        let said = tokio::time::timeout(Duration::from_secs(10), self.complaints.recv());
+        let said = said.await.expect("the probe is complained of").unwrap();
+        if said.contains(probe) {
+            return None;
+        }
+        let probed = tokio::time::timeout(Duration::from_secs(10), self.complaints.recv());
+        let probed = probed.await.expect("the probe is complained of").unwrap();
+        assert!(probed.contains(probe), "{probed}");
+        Some(said)
+    }
+}
+
+/// What nobody but the operator may: change, empty or delete what is there.
+const NOBODYS: [&str; 9] = [
+    "$JS.API.STREAM.DELETE.EVENTS",
+    "$JS.API.STREAM.PURGE.DELIVERIES",
+    "$JS.API.STREAM.UPDATE.LEDGER",
+    "$JS.API.STREAM.MSG.DELETE.KV_CONFIG",
+    "$JS.API.STREAM.CREATE.OTHER",
+    "$JS.API.STREAM.NAMES",
+    "$SYS.REQ.SERVER.PING",
+    "_POSTHASTE.ingest.x.y",
+    "_INBOX.somebody",
+];
+
+/// What a user may not publish to.
+const NOT_PUBLISHED: [(&str, &[&str]); 5] = [
+    (
+        "acme",
+        &[
+            "events.other.order.paid",
+            "events._posthaste.x.posthaste.delivery.dead",
+            "events.acme",
+            "deliveries.1.a.b",
+            "ledger.facts",
+            "seen.a.b",
+            "$KV.CONFIG.project.a",
+            "$JS.API.INFO",
+            "$JS.API.STREAM.INFO.EVENTS",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.API.CONSUMER.CREATE.EVENTS.spy",
+            "$JS.API.CONSUMER.MSG.NEXT.EVENTS.ingest-0",
+            "$JS.ACK.EVENTS.ingest-0.1.1.1.1.0",
+        ],
+    ),
+    (
+        "ingest",
+        &[
+            "events._posthaste.x.posthaste.delivery.dead",
+            "$KV.CONFIG.project.a",
+            "$JS.API.DIRECT.GET.KV_CONFIG.x",
+            "$JS.API.CONSUMER.CREATE.DELIVERIES.spy",
+            "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.dispatcher-0",
+            "$JS.API.CONSUMER.MSG.NEXT.LEDGER.recorder",
+            "$JS.ACK.DELIVERIES.dispatcher-0.1.1.1.1.0",
+            "$JS.API.STREAM.MSG.GET.LEDGER",
+            "$JS.API.CONSUMER.DELETE.EVENTS.ingest-0",
+        ],
+    ),
+    (
+        "dispatcher",
+        &[
+            "events.acme.order.paid",
+            "deliveries.1.a.b",
+            "seen.a.b",
+            "$KV.CONFIG.webhook.a.b",
+            "$JS.API.CONSUMER.CREATE.EVENTS.spy",
+            "$JS.API.CONSUMER.MSG.NEXT.EVENTS.ingest-0",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.API.STREAM.MSG.GET.DELIVERIES",
+            "$JS.ACK.EVENTS.ingest-0.1.1.1.1.0",
+            "$JS.API.CONSUMER.CREATE.LEDGER.spy",
+        ],
+    ),
+    (
+        "retry-scheduler",
+        &[
+            "events.acme.order.paid",
+            "ledger.facts",
+            "seen.a.b",
+            "$KV.CONFIG.webhook.a.b",
+            "$JS.API.CONSUMER.CREATE.EVENTS.spy",
+            "$JS.API.CONSUMER.CREATE.DELIVERIES.spy",
+            "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.dispatcher-0",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.ACK.DELIVERIES.dispatcher-0.1.1.1.1.0",
+        ],
+    ),
+    (
+        "config-api",
+        &[
+            "events.acme.order.paid",
+            "events._posthaste.x.posthaste.delivery.dead",
+            "ledger.facts",
+            "seen.a.b",
+            "$JS.API.CONSUMER.CREATE.EVENTS.spy",
+            "$JS.API.CONSUMER.CREATE.LEDGER.spy",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.ACK.LEDGER.recorder.1.1.1.1.0",
+        ],
+    ),
+];
+
+/// What no user but the operator may listen to; of the last ones each service may its own.
+const NOT_HEARD: [&str; 12] = [
+    ">",
+    "*.>",
+    "events.>",
+    "events.acme.>",
+    "deliveries.>",
+    "ledger.>",
+    "$KV.CONFIG.>",
+    "$JS.>",
+    "_POSTHASTE.>",
+    "_POSTHASTE.ingest.>",
+    "_POSTHASTE.dispatcher.>",
+    "_POSTHASTE.config-api.>",
+];
+
+#[tokio::test]
+async fn what_is_not_needed_is_refused() {
+    let folder = Folder::temporary().unwrap();
+    let nats = Nats::start(folder.path(), &options(SHIPPED)).await.unwrap();
+    // Whichever service comes first, all streams are there.
+    bus(&nats, "dispatcher").await.unwrap();
+    for (user, subjects) in NOT_PUBLISHED {
+        let mut client = Client::connect(&nats, user).await;
+        // A service may publish to its own inbox no more than to another's.
+        for subject in subjects.iter().chain(&NOBODYS) {
+            client.client.publish(*subject, "".into()).await.unwrap();
+            let said = client.complaint().await;
+            let said = said.unwrap_or_else(|| panic!("{user} may publish to {subject}"));
+            assert!(
+                said.contains("Permissions Violation for Publish") && said.contains(subject),
+                "{said}"
+            );
+        }
+        let own = format!("_POSTHASTE.{user}.>");
+        for subject in NOT_HEARD.iter().filter(|subject| **subject != own) {
+            let subscription = client.client.subscribe(*subject).await.unwrap();
+            let said = client.complaint().await;
+            let said = said.unwrap_or_else(|| panic!("{user} may listen to {subject}"));
+            assert!(
+                said.contains("Permissions Violation for Subscription") && said.contains(subject),
+                "{said}"
+            );
+            drop(subscription);
+        }
+        let mut inbox = (user == "acme").then_some("_INBOX.x.*").into_iter();
+        let inbox = inbox.next().map_or(own.clone(), str::to_owned);
+        let listening = client.client.subscribe(inbox.clone()).await.unwrap();
+        assert_eq!(client.complaint().await, None, "{user} may listen to {inbox}");
+        drop(listening);
+    }
+    let nobody = async_nats::connect(format!("nats://127.0.0.1:{}", nats.port())).await;
+    assert!(nobody.is_err(), "who has no password is not let in");
+}
+
+#[tokio::test]
+async fn a_producers_acknowledgement_is_stored_nowhere() {
+    let folder = Folder::temporary().unwrap();
+    let nats = Nats::start(folder.path(), &options(SHIPPED)).await.unwrap();
+    let scheduler = bus(&nats, "retry-scheduler").await.unwrap();
+    let acme = Client::connect(&nats, "acme").await;
+    // The server lets a publisher name any subject for the acknowledgement, and sends it there itself.
+    let elsewhere = [
+        "events.other.order.paid",
+        "deliveries.1.a.b",
+        "ledger.facts",
+        "seen.a.b",
+        "$KV.CONFIG.project.a",
+        "$JS.API.STREAM.DELETE.LEDGER",
+        "_POSTHASTE.ingest.x",
+    ];
+    let operator = nats_client(&nats.url()).await.unwrap();
+    let mut heard = Vec::new();
+    for subject in elsewhere {
+        heard.push(operator.subscribe(subject).await.unwrap());
+    }
+    operator.flush().await.unwrap();
+    for subject in elsewhere {
+        let sent = acme
+            .client
+            .publish_with_reply("events.acme.order.paid", subject, "1".into());
+        sent.await.unwrap();
+    }
+    acme.client.flush().await.unwrap();
+    eventually("the events", || async {
+        let position = scheduler.position(EVENTS).await.unwrap();
+        (position.last >= elsewhere.len() as u64).then_some(())
+    })
+    .await;
+    // One more, acknowledged: what the server did for those before is done.
+    let producer = Producer::connect(&nats.url_of("acme", password("acme"))).await.unwrap();
+    let ack = producer
+        .publish_acked("events.acme.order.paid", &[], "1")
+        .await
+        .unwrap();
+    assert_eq!(
+        ack.sequence,
+        elsewhere.len() as u64 + 1,
+        "nothing else was stored in EVENTS"
+    );
+    operator.flush().await.unwrap();
+    for (mut subscription, subject) in heard.into_iter().zip(elsewhere) {
+        let heard = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut subscription));
+        assert!(heard.is_none(), "{subject}: {heard:?}");
+    }
+    for stream in [DELIVERIES, LEDGER] {
+        assert_eq!(scheduler.position(stream).await.unwrap().last, 0, "{}", stream.name);
+    }
+}
+
+#[tokio::test]
+async fn services_may_look_at_what_they_look_at_rarely() {
+    let folder = Folder::temporary().unwrap();
+    let nats = Nats::start(folder.path(), &options(SHIPPED)).await.unwrap();
+    let scheduler = bus(&nats, "retry-scheduler").await.unwrap();
+    let stored = scheduler
+        .publish("deliveries.1.a.b", async_nats::HeaderMap::new(), "x")
+        .await;
+    stored.unwrap().stored().await.unwrap();
+    assert_eq!(scheduler.count(DELIVERIES, "deliveries.1.a.b").await.unwrap(), 1);
+    assert_eq!(scheduler.oldest(DELIVERIES, "deliveries.1.a.b").await.unwrap(), Some(1));
+    for stream in [EVENTS, DELIVERIES, LEDGER] {
+        scheduler.position(stream).await.unwrap();
+    }
+    let config_api = bus(&nats, "config-api").await.unwrap();
+    let bucket = config_api.config_bucket().await.unwrap();
+    let key = proto_schemas::stream::config_key::Key::Token("a".to_owned());
+    bucket.put(&key, b"1".to_vec()).await.unwrap();
+    bucket.put(&key, b"2".to_vec()).await.unwrap();
+    assert_eq!(bucket.get(&key).await.unwrap().as_deref(), Some(b"2".as_slice()));
+    assert_eq!(bucket.keys().await.unwrap(), ["token.a"]);
+}
+
+/// Starts ingest with this password; what it has said when it has ended, which must be soon.
+async fn refused(nats: &Nats, password: &str) -> String {
+    let folder = Folder::temporary().unwrap();
+    let log = folder.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let mut service = tokio::process::Command::new(program().unwrap())
+        .args(["ingest", "--listen", "127.0.0.1:0"])
+        .env("NATS_URL", nats.url_of("ingest", password))
+        .kill_on_drop(true)
+        .stdout(out.try_clone().unwrap())
+        .stderr(out)
+        .spawn()
+        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), service.wait()).await;
+    let said = std::fs::read_to_string(log).unwrap();
+    let ended = ended
+        .unwrap_or_else(|_| panic!("a service that cannot work ends soon: {said}"))
+        .unwrap();
+    assert!(!ended.success(), "{said}");
+    said
+}
+
+/// The shipped configuration without this permission, the first time that it is given.
+fn without(permission: &str) -> String {
+    assert!(SHIPPED.contains(permission), "{permission}");
+    SHIPPED.replacen(permission, "\"nothing\"", 1)
+}
+
+#[tokio::test]
+async fn a_permission_that_is_missing_at_the_start_is_named() {
+    let folder = Folder::temporary().unwrap();
+    let whole = Nats::start(folder.path(), &options(SHIPPED)).await.unwrap();
+    bus(&whole, "config-api").await.unwrap();
+    drop(whole);
+    for (permission, named) in [
+        (
+            "\"$JS.API.STREAM.INFO.LEDGER\"",
+            "publish to $JS.API.STREAM.INFO.LEDGER",
+        ),
+        ("\"_POSTHASTE.ingest.>\"", "subscribe to _POSTHASTE.ingest."),
+        (
+            "\"$JS.API.CONSUMER.CREATE.EVENTS.>\"",
+            "publish to $JS.API.CONSUMER.CREATE.EVENTS.ingest-",
+        ),
+    ] {
+        let nats = Nats::start(folder.path(), &options(&without(permission)))
+            .await
+            .unwrap();
+        let said = refused(&nats, password("ingest")).await;
+        assert!(
+            said.contains("does not let this service") && said.contains(named),
+            "{named}: {said}"
+        );
+    }
+    let nats = Nats::start(folder.path(), &options(SHIPPED)).await.unwrap();
+    let said = refused(&nats, "wrong").await;
+    assert!(said.contains("check user and password"), "{said}");
+    assert!(!said.contains("wrong"), "a password is not for the log: {said}");
+}
+
+#[tokio::test]
+async fn a_permission_that_is_missing_later_is_named_in_the_readiness_and_the_log() {
+    for (permission, named) in [
+        (
+            "\"events.>\", \"deliveries.>\", \"ledger.>\"",
+            "publish to ledger.facts",
+        ),
+        (
+            "\"$JS.API.CONSUMER.MSG.NEXT.EVENTS.*\"",
+            "publish to $JS.API.CONSUMER.MSG.NEXT.EVENTS.ingest-",
+        ),
+    ] {
+        let setup = Setup {
+            nats: options(&without(permission)),
+            nats_users: Some(user),
+            ..Setup::default()
+        };
+        let cluster = Cluster::start_with(setup).await.unwrap();
+        let producer = Producer::connect(&cluster.nats.url_of("acme", password("acme")))
+            .await
+            .unwrap();
+        producer.publish("events.acme.a", &[], "1").await.unwrap();
+        let patience = Duration::from_secs(30);
+        eventually_within(patience, named, || async {
+            let (status, said) = cluster.text(Role::Ingest, "/readyz").await.ok()?;
+            (status == 503 && said.contains(named)).then_some(())
+        })
+        .await;
+        let log = cluster.log(Role::Ingest);
+        assert!(
+            log.contains(named) && log.contains("does not let this service"),
+            "{log}"
+        );
+    }
+}
