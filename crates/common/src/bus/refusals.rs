@@ -88,13 +88,13 @@ impl Refusals {
     }
 
     /// What is refused from now on.
-    pub(super) fn from_now(&self) -> FromNow {
+    pub(super) fn since_now(&self) -> FromNow {
         FromNow(self.0.subscribe())
     }
 
     /// What `doing` comes to; where nothing came of it and something was refused meanwhile, that.
     pub(super) async fn explain<T>(&self, doing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut since = self.from_now();
+        let mut since = self.since_now();
         doing.await.map_err(|error| since.explain(error))
     }
 }
