@@ -1,7 +1,7 @@
 //! Access tokens for receivers (OAuth 2.0 client credentials, RFC 6749 §4.4): had once for many requests.
 //!
-//! A webhook's token is kept for as long as its definition stays the same and the token is good for, less a margin. Of
-//! requests that find none, one asks for it and the others wait; they share what comes of that, well or not.
+//! A webhook's token is kept for as long as it is had in the same way and is good for, less a margin. Of requests that
+//! find none, one asks for it and the others wait; they share what comes of that, well or not.
 
 use std::time::Duration;
 

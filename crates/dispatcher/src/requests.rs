@@ -6,6 +6,7 @@ use common::crypto::KeyRing;
 use common::egress::{Client, Guard};
 use common::request::{Error, Prepared};
 use http::HeaderValue;
+use papaya::{Compute, Operation};
 use proto_schemas::definition::Webhook;
 use proto_schemas::id::WebhookId;
 
@@ -15,15 +16,14 @@ use crate::access_token::{AccessToken, Missing};
 pub struct Ready {
     /// What is the same in all of them.
     pub prepared: Prepared,
-    access_token: AccessToken,
+    access_token: Arc<AccessToken>,
 }
 
 impl Ready {
-    fn of(webhook: &Arc<Webhook>, keys: &KeyRing, guard: &Guard) -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self {
-            prepared: Prepared::of(webhook, keys, guard)?,
-            access_token: AccessToken::default(),
-        }))
+    /// Whether access tokens are had for the webhook by this definition as they are here.
+    fn is_authenticated_like(&self, webhook: &Webhook) -> bool {
+        let here = &self.prepared.webhook;
+        here.authentication == webhook.authentication && here.tls == webhook.tls
     }
 
     /// The header `authorization` of a request, where it has to be had first.
@@ -47,7 +47,7 @@ impl Ready {
     }
 }
 
-/// Prepared webhooks, each made again when its definition has changed.
+/// Prepared webhooks, each made again when its definition has changed; its access token is kept where that is had as before.
 pub struct Requests {
     keys: KeyRing,
     guard: Guard,
@@ -71,14 +71,24 @@ impl Requests {
     /// [`Error`]
     pub fn prepare(&self, webhook: &Arc<Webhook>) -> Result<Arc<Ready>, Error> {
         let ready = self.ready.pin();
-        if let Some(found) = ready.get(&webhook.id)
-            && Arc::ptr_eq(&found.prepared.webhook, webhook)
-        {
+        let before = ready.get(&webhook.id);
+        let is_it = |found: &Ready| Arc::ptr_eq(&found.prepared.webhook, webhook);
+        if let Some(found) = before.filter(|found| is_it(found)) {
             return Ok(Arc::clone(found));
         }
-        let made = Ready::of(webhook, &self.keys, &self.guard)?;
-        ready.insert(webhook.id, Arc::clone(&made));
-        Ok(made)
+        let access_token = before
+            .filter(|before| before.is_authenticated_like(webhook))
+            .map(|before| Arc::clone(&before.access_token));
+        let made = self.make(webhook, access_token.unwrap_or_default())?;
+        // Of several made at once one is everybody's, and so is its access token.
+        let kept = ready.compute(webhook.id, |entry| match entry {
+            Some((_, found)) if is_it(found) => Operation::Abort(Arc::clone(found)),
+            _ => Operation::Insert(Arc::clone(&made)),
+        });
+        match kept {
+            Compute::Aborted(found) => Ok(found),
+            _ => Ok(made),
+        }
     }
 
     /// The same of a definition that may never be seen again.
@@ -86,6 +96,83 @@ impl Requests {
     /// # Errors
     /// [`Error`]
     pub fn prepare_once(&self, webhook: &Arc<Webhook>) -> Result<Arc<Ready>, Error> {
-        Ready::of(webhook, &self.keys, &self.guard)
+        self.make(webhook, Arc::default())
+    }
+
+    fn make(&self, webhook: &Arc<Webhook>, access_token: Arc<AccessToken>) -> Result<Arc<Ready>, Error> {
+        Ok(Arc::new(Ready {
+            prepared: Prepared::of(webhook, &self.keys, &self.guard)?,
+            access_token,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::egress::Config;
+    use proto_schemas::definition::Authentication;
+    use proto_schemas::id::ProjectId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn requests() -> Requests {
+        let keys = KeyRing::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        Requests::new(keys, Guard::new(&Config::default()).unwrap())
+    }
+
+    fn webhook() -> Webhook {
+        let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
+        Webhook {
+            url: "https://example.com/".to_owned(),
+            ..Webhook::blank(WebhookId::from_uuid(id), ProjectId::from_uuid(project))
+        }
+    }
+
+    #[test]
+    fn of_many_made_at_once_one_is_everybodys() {
+        let (requests, webhook) = (requests(), Arc::new(webhook()));
+        for _ in 0..50 {
+            let webhook = Arc::new(Webhook::clone(&webhook));
+            let barrier = std::sync::Barrier::new(8);
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let prepare = || {
+                    barrier.wait();
+                    requests.prepare(&webhook).unwrap()
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(prepare)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(made.iter().all(|one| Arc::ptr_eq(one, &made[0])));
+        }
+    }
+
+    #[test]
+    fn an_access_token_is_kept_while_it_is_had_in_the_same_way() {
+        let requests = requests();
+        let first = requests.prepare(&Arc::new(webhook())).unwrap();
+        let renamed = Webhook {
+            name: "other".to_owned(),
+            ..webhook()
+        };
+        let second = requests.prepare(&Arc::new(renamed)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&first.access_token, &second.access_token));
+        let context = common::crypto::Context {
+            project: webhook().project,
+            object: webhook().id.as_uuid(),
+            field: proto_schemas::definition::SEALED_CLIENT_SECRET,
+        };
+        let authenticated = Webhook {
+            authentication: Some(Authentication::ClientCredentials {
+                token_url: "https://id.example.com/".to_owned(),
+                client_id: "me".to_owned(),
+                sealed_client_secret: requests.keys.seal(&context, b"hush"),
+                scope: None,
+            }),
+            ..webhook()
+        };
+        let third = requests.prepare(&Arc::new(authenticated)).unwrap();
+        assert!(!Arc::ptr_eq(&third.access_token, &second.access_token));
     }
 }
