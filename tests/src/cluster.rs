@@ -43,6 +43,9 @@ impl Role {
     }
 }
 
+/// The user, and its password, that a service is known to nats-server by.
+pub type NatsUsers = fn(Role) -> (&'static str, &'static str);
+
 /// How a cluster is set up.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -51,7 +54,7 @@ pub struct Setup {
     /// How nats-server is run.
     pub nats: nats::Options,
     /// The users by which services are known to it; without, all are its [`Nats::url`]'s.
-    pub nats_users: Option<fn(Role) -> (&'static str, &'static str)>,
+    pub nats_users: Option<NatsUsers>,
     /// Whether Postgres waits for the disk, as it does in production; a test's data need not survive a power cut. What
     /// such a cluster has written is for measuring, and not searched for secrets.
     pub durable: bool,
@@ -71,7 +74,7 @@ pub struct Cluster {
     env: Vec<(&'static str, String)>,
     /// Whether what it has written is searched for secrets at its end.
     is_searched: bool,
-    nats_users: Option<fn(Role) -> (&'static str, &'static str)>,
+    nats_users: Option<NatsUsers>,
     // Last, so that it goes last.
     folder: Folder,
 }

@@ -18,7 +18,7 @@ mod wait;
 pub use api::Api;
 pub use authority::{Authority, Certificate};
 pub use canaries::Canaries;
-pub use cluster::{ADMIN_TOKEN, Cluster, Role, Setup, program};
+pub use cluster::{ADMIN_TOKEN, Cluster, NatsUsers, Role, Setup, program};
 pub use invariants::{Done, at_rest};
 pub use login::{nats_client, nats_options};
 pub use producer::Producer;

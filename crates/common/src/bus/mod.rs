@@ -40,7 +40,7 @@ pub use self::bucket::ConfigBucket;
 pub use self::config::Config;
 pub use self::looks::Position;
 pub use self::refusals::Refusal;
-use self::refusals::{FromNow, Refusals};
+use self::refusals::{Refusals, Watch};
 pub use self::seen::{Claim, Seen};
 pub use self::work_off::{Message, Options, Verdict};
 use crate::health::Health;
@@ -146,7 +146,7 @@ pub struct Stored {
 #[must_use = "a message counts only once it is stored"]
 pub struct Storing {
     ack: PublishAckFuture,
-    refused: FromNow,
+    refused: Watch,
 }
 
 impl Storing {
@@ -193,7 +193,7 @@ impl Bus {
             .timeout(config.nats_ack_timeout)
             .max_ack_inflight(MAX_UNACKED_PUBLISHES)
             .build(client.clone());
-        let mut refused = refusals.since_now();
+        let mut refused = refusals.watch();
         tokio::select! {
             done = streams::set_up(&jetstream, config) => done?,
             // Nothing else is going on yet, so it is this that was refused, and no answer will come.
@@ -211,7 +211,7 @@ impl Bus {
     /// Keeps the readiness condition `nats` true to the connection and to what is refused over it, until the bus is
     /// dropped everywhere.
     pub fn report_to(&self, health: Health) {
-        let (mut connected, mut refused) = (self.connected.clone(), self.refusals.since_now());
+        let (mut connected, mut refused) = (self.connected.clone(), self.refusals.watch());
         tokio::spawn(async move {
             loop {
                 let up = *connected.borrow_and_update();
@@ -263,7 +263,7 @@ impl Bus {
         if !headers.is_empty() {
             message = message.headers(headers);
         }
-        let refused = self.refusals.since_now();
+        let refused = self.refusals.watch();
         let sent = self.jetstream.send_publish(subject.into(), message).await;
         let ack = sent.map_err(|error| publish_error(&error))?;
         Ok(Storing { ack, refused })

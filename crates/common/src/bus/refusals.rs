@@ -88,22 +88,22 @@ impl Refusals {
     }
 
     /// What is refused from now on.
-    pub(super) fn since_now(&self) -> FromNow {
-        FromNow(self.0.subscribe())
+    pub(super) fn watch(&self) -> Watch {
+        Watch(self.0.subscribe())
     }
 
     /// What `doing` comes to; where nothing came of it and something was refused meanwhile, that.
     pub(super) async fn explain<T>(&self, doing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut since = self.since_now();
+        let mut since = self.watch();
         doing.await.map_err(|error| since.explain(error))
     }
 }
 
 /// What has been refused since this was made.
 #[derive(Debug)]
-pub(super) struct FromNow(watch::Receiver<Option<Refusal>>);
+pub(super) struct Watch(watch::Receiver<Option<Refusal>>);
 
-impl FromNow {
+impl Watch {
     /// The error to tell in place of `error`.
     pub(super) fn explain(&mut self, error: Error) -> Error {
         let waited_in_vain = matches!(error, Error::TimedOut | Error::SetUp { .. });
