@@ -276,7 +276,7 @@ impl Client {
         self.client.publish(probe, "".into()).await.unwrap();
         self.client.flush().await.unwrap();
         let said = tokio::time::timeout(Duration::from_secs(10), self.complaints.recv());
-        let said = said.await.expect("the probe is complained of").unwrap();
+        let said = said.await.unwrap().unwrap();
         if said.contains(probe) {
             return None;
         }
