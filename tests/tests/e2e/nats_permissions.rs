@@ -281,7 +281,7 @@ impl Client {
             return None;
         }
         let probed = tokio::time::timeout(Duration::from_secs(10), self.complaints.recv());
-        let probed = probed.await.expect("the probe is complained of").unwrap();
+        let probed = probed.await.unwrap().unwrap();
         assert!(probed.contains(probe), "{probed}");
         Some(said)
     }
