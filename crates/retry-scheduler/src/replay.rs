@@ -34,8 +34,9 @@ use crate::wake::Wake;
 const PAGE: u32 = 500;
 const PAGE_AWAY: u32 = 1_000;
 
-/// A replay goes in steps of about this length: what is released at once is what live traffic waits behind.
-const STEP: Duration = Duration::from_millis(25);
+/// A replay goes in steps of about this length. Shorter ones cost live traffic more than they spare it: each is a few
+/// transactions.
+const STEP: Duration = Duration::from_millis(100);
 
 /// How much of its pace a replay may catch up with at once.
 const BURST: Duration = Duration::from_millis(500);

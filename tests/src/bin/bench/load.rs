@@ -19,7 +19,10 @@ pub(crate) struct Load {
     jetstream: jetstream::Context,
     project: String,
     payload: Bytes,
+    /// The number of the next event that is measured. Those of one measurement follow each other.
     next: AtomicU64,
+    /// How many events were published that are not measured.
+    unmeasured: AtomicU64,
 }
 
 /// What a saturating run came to.
@@ -45,7 +48,13 @@ impl Load {
             project: project.to_owned(),
             payload: payload.into(),
             next: AtomicU64::new(1),
+            unmeasured: AtomicU64::new(0),
         })
+    }
+
+    /// A number that no measured event has.
+    fn unmeasured(&self) -> u64 {
+        u64::MAX - self.unmeasured.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn publish(&self, n: u64, event_type: &str) -> anyhow::Result<PublishAckFuture> {
@@ -69,8 +78,7 @@ impl Load {
     pub(crate) async fn pile_up(&self, count: u64, event_type: &str) -> anyhow::Result<()> {
         let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
         for _ in 0..count {
-            // Numbers that no measured event has.
-            let n = u64::MAX - self.next.fetch_add(1, Ordering::Relaxed);
+            let n = self.unmeasured();
             acks.push_back(self.publish(n, event_type).await?);
             if acks.len() >= WINDOW
                 && let Some(ack) = acks.pop_front()
@@ -179,7 +187,7 @@ impl Load {
         let mut acks: VecDeque<PublishAckFuture> = VecDeque::with_capacity(WINDOW);
         for i in 0..count {
             tokio::time::sleep_until(began + Duration::from_secs(i) / u32::try_from(rate)?).await;
-            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            let n = self.unmeasured();
             acks.push_back(self.publish(n, event_type).await?);
             if acks.len() >= WINDOW
                 && let Some(ack) = acks.pop_front()
