@@ -3,7 +3,7 @@
 use super::*;
 
 /// What is known of a request to this url beside its outcome.
-async fn exchange(client: &Client, url: &str) -> Exchange {
+pub(super) async fn exchange(client: &Client, url: &str) -> Exchange {
     let target = client.guard().check(url).unwrap();
     let request = Request {
         method: Method::POST,

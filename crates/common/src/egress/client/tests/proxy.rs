@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use super::exchange::exchange;
 use super::*;
 
 /// What the proxy says to whoever wants a tunnel, by what is asked for: a port on loopback to lead it to, or an answer.
@@ -73,19 +74,6 @@ async fn serve(
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     }
-}
-
-async fn exchange(client: &Client, url: &str) -> Exchange {
-    let target = client.guard().check(url).unwrap();
-    let request = Request {
-        method: Method::POST,
-        target: &target,
-        tls: None,
-        headers: HeaderMap::new(),
-        body: Bytes::from_static(b"{}"),
-        timeout: TIMEOUT,
-    };
-    client.send(request).await
 }
 
 fn only_http() -> Config {
