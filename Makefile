@@ -27,7 +27,7 @@ demo: setup ## Build, and tell the whole story on this terminal
 # The end-to-end tests run the programs, and refuse those that are older than the sources.
 .PHONY: test
 test: build ## Run all tests
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 # Each failpoint alone, and twice in a row: a quarter of an hour, most of it waiting.
 .PHONY: faults
