@@ -4,24 +4,29 @@
 //! scope being part of the type, so a handler cannot forget to ask. A project of another's is not there (404), so that
 //! nobody learns which there are; a scope that is missing is named (403).
 //!
-//! Tokens are looked up in Postgres for each request: here a revoked token is refused at once.
+//! Tokens are looked up in Postgres for each request: here a revoked token is refused at once. A browser's request has a
+//! session instead ([`crate::sessions`]), which stands for the token it was begun with.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::header;
 use axum::http::request::Parts;
 use common::http::auth::bearer;
 use common::http::{Code, Path, Problem};
 use common::token::{self, Scope};
 use proto_schemas::id::ProjectId;
 use store::projects::Project;
+use store::sessions::Session;
+use store::tokens::Token;
 use store::{Connection, projects, tokens};
 use uuid::Uuid;
 
 use crate::api::{Api, failed};
 use crate::audit;
+use crate::sessions::{self, Secret};
 
 /// Whoever bears the request's token.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct Caller {
     /// The one project it is good for; `None` for every project.
     pub project: Option<ProjectId>,
     scopes: Vec<Scope>,
+    /// The session, where it is a session's request.
+    pub(crate) session: Option<Session>,
     /// The entry of the request in the audit trail, where it has one.
     pub(crate) entry: Option<Uuid>,
 }
@@ -62,13 +69,26 @@ impl Caller {
     }
 
     async fn of(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
-        match Self::identify(parts, api, connection).await {
-            Ok(caller) => api.rate_limits.count(caller.token, parts).map(|()| caller),
-            Err(problem) if problem.code() == Code::Unauthenticated => {
-                Err(api.rate_limits.count_refused(parts, problem))
-            }
-            Err(problem) => Err(problem),
+        let identified = Self::identify(parts, api, connection).await;
+        let caller = Self::counted(identified, parts, api)?;
+        if let Some(session) = &caller.session {
+            sessions::touch(connection, session, api.now()).await.map_err(failed)?;
         }
+        Ok(caller)
+    }
+
+    /// Whoever has this token; for a request that has it in its body.
+    ///
+    /// # Errors
+    /// 401, 429
+    pub(crate) async fn with_token(
+        token: &str,
+        parts: &Parts,
+        api: &Api,
+        connection: &mut Connection,
+    ) -> Result<Self, Problem> {
+        let token = tokens::by_hash(connection, &token::hash(token)).await.map_err(failed)?;
+        Self::counted(Self::bearing(token, None, api), parts, api)
     }
 
     /// Whoever bears the request's token; the request is not counted.
@@ -79,27 +99,48 @@ impl Caller {
         Self::identify(parts, api, &mut *api.store.connection().await.map_err(failed)?).await
     }
 
+    fn counted(identified: Result<Self, Problem>, parts: &Parts, api: &Api) -> Result<Self, Problem> {
+        match identified {
+            Ok(caller) => api.rate_limits.count(caller.token, parts).map(|()| caller),
+            Err(problem) if problem.code() == Code::Unauthenticated => {
+                Err(api.rate_limits.count_refused(parts, problem))
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
     async fn identify(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
-        let refused = || {
-            Problem::new(
+        let secret = Secret::of(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
+        let Some(secret) = secret else {
+            let hash = token::hash(bearer(&parts.headers)?);
+            let token = tokens::by_hash(connection, &hash).await.map_err(failed)?;
+            return Self::bearing(token, None, api);
+        };
+        match sessions::find(parts, secret, connection, api.now()).await? {
+            Some((session, token)) => Self::bearing(Some(token), Some(session), api),
+            None => Err(Problem::new(
+                Code::Unauthenticated,
+                "the session has ended; log in again",
+            )),
+        }
+    }
+
+    fn bearing(token: Option<Token>, session: Option<Session>, api: &Api) -> Result<Self, Problem> {
+        let now = api.clock.now();
+        let is_good = |token: &Token| token.revoked_at.is_none() && token.expires_at.is_none_or(|expiry| expiry > now);
+        let Some(token) = token.filter(is_good) else {
+            return Err(Problem::new(
                 Code::Unauthenticated,
                 "the token is not known, has expired or was revoked",
-            )
+            ));
         };
-        let hash = token::hash(bearer(&parts.headers)?);
-        let token = tokens::by_hash(connection, &hash)
-            .await
-            .map_err(failed)?
-            .ok_or_else(refused)?;
-        if token.revoked_at.is_some() || token.expires_at.is_some_and(|expiry| expiry <= api.clock.now()) {
-            return Err(refused());
-        }
         // A scope that a newer release has added allows nothing here.
         let scopes = token.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         Ok(Self {
             token: token.id,
             project: token.project,
             scopes,
+            session,
             entry: None,
         })
     }

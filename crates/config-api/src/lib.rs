@@ -9,6 +9,7 @@
 //! - [`http`]: the resources, one file each
 //! - `facades`: the same webhooks in other platforms' words
 //! - [`access`]: who may do what
+//! - `sessions`: who is logged in with a browser
 //! - `audit`: who did what
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
@@ -42,6 +43,7 @@ pub mod replays;
 pub mod reseal;
 pub mod resolve;
 pub mod secrets;
+mod sessions;
 pub mod streams;
 pub mod trials;
 pub mod validate;
@@ -71,7 +73,7 @@ use crate::streams::Streams;
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often answers to repeated requests are cleared away.
+/// How often what is old is cleared away.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// The service.
@@ -148,7 +150,7 @@ impl Service for ConfigApi {
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
             watch_postgres(store.clone(), self.health, stop.clone()),
-            forget_keys(Arc::clone(&self.api), stop.clone()),
+            keep_forgetting(Arc::clone(&self.api), stop.clone()),
             secrets::keep_erasing(&self.api, &stop),
             reseal::keep_resealing(&self.api, &stop),
         );
@@ -195,30 +197,28 @@ const REPLAYS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// How long it is known who did what.
 const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// Deletes the answers, the replays and the entries of the audit trail that have been kept for long enough.
-async fn forget_keys(api: Arc<Api>, stop: CancellationToken) {
+/// Keeps deleting what has been kept for long enough.
+async fn keep_forgetting(api: Arc<Api>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(FORGET_EVERY) => {}
         }
-        let expired = api.now().checked_sub(http::KEPT).unwrap_or(jiff::Timestamp::MIN);
-        let deleted =
-            async { store::idempotency_keys::delete_before(&mut *api.store.connection().await?, expired).await };
-        if let Err(error) = deleted.await {
-            tracing::debug!(%error, "answers to repeated requests stay for another while");
-        }
-        let expired = api.now().checked_sub(REPLAYS_KEPT).unwrap_or(jiff::Timestamp::MIN);
-        let deleted = async { store::replays::delete_before(&mut *api.store.connection().await?, expired).await };
-        if let Err(error) = deleted.await {
-            tracing::debug!(%error, "old replays stay for another while");
-        }
-        let expired = api.now().checked_sub(AUDIT_KEPT).unwrap_or(jiff::Timestamp::MIN);
-        let deleted = async { store::audit::delete_before(&mut *api.store.connection().await?, expired).await };
-        if let Err(error) = deleted.await {
-            tracing::debug!(%error, "old entries of the audit trail stay for another while");
+        if let Err(error) = forget_old(&api).await {
+            tracing::debug!(%error, "what is old stays for another while");
         }
     }
+}
+
+/// Deletes the answers to repeated requests, replays, entries of the audit trail and sessions that are old.
+async fn forget_old(api: &Api) -> Result<(), store::Error> {
+    let now = api.now();
+    let ago = |duration| now.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN);
+    let mut connection = api.store.connection().await?;
+    store::idempotency_keys::delete_before(&mut connection, ago(http::KEPT)).await?;
+    store::replays::delete_before(&mut connection, ago(REPLAYS_KEPT)).await?;
+    store::audit::delete_before(&mut connection, ago(AUDIT_KEPT)).await?;
+    store::sessions::delete_before(&mut connection, ago(sessions::LONGEST), ago(sessions::IDLE)).await
 }
 
 /// Keeps the readiness condition `postgres`.

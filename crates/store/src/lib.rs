@@ -5,7 +5,7 @@
 //! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`, `replays`; retry-scheduler writes `events`,
+//! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`, `replays`, `sessions`; retry-scheduler writes `events`,
 //! `attempts`, `pending_deliveries`, `drains`, `webhook_health`, `rejected_events`, `poisoned_entries`, `reconciliation`,
 //! `missing_deliveries`, `replay_progress`, `operational_events`, `stopped_webhooks`, `expiring_secrets`, `alerts`,
 //! `alert_pauses`, and makes and drops the partitions. Both note in `outbox` which definitions they
@@ -37,6 +37,7 @@ pub mod replay_progress;
 pub mod replays;
 pub mod retention;
 pub mod selection;
+pub mod sessions;
 pub mod tests;
 mod time;
 pub mod tokens;

@@ -99,6 +99,22 @@ pub async fn by_hash(connection: &mut Connection, hash: &[u8; 32]) -> Result<Opt
     row.map(Token::try_from).transpose()
 }
 
+/// The token with that id, a revoked or expired one included.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn by_id(connection: &mut Connection, id: Uuid) -> Result<Option<Token>, Error> {
+    let row = query_as!(
+        Row,
+        "-- tokens::by_id
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens WHERE id = $1",
+        id,
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Token::try_from).transpose()
+}
+
 /// Whether a token is good for anything at this instant.
 ///
 /// # Errors

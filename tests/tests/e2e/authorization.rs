@@ -19,9 +19,20 @@ struct Operation {
     id: String,
     method: Method,
     path: String,
-    /// The scope it needs; `None`: it is there for everybody.
-    scope: Option<String>,
+    /// Whom it is there for.
+    needs: Needs,
     is_intake: bool,
+}
+
+/// Whom an operation is there for.
+#[derive(Debug, PartialEq, Eq)]
+enum Needs {
+    /// Everybody.
+    Nothing,
+    /// Whoever has a token.
+    Token,
+    /// Whoever has a token with this scope.
+    Scope(String),
 }
 
 impl Operation {
@@ -31,21 +42,20 @@ impl Operation {
             let document: Value = serde_json::from_str(text).unwrap();
             for (path, item) in document["paths"].as_object().unwrap() {
                 for (method, operation) in item.as_object().unwrap() {
-                    let scope = match operation["security"].as_array().unwrap().as_slice() {
-                        [] => None,
-                        [needed] => {
-                            let [scope] = needed["token"].as_array().unwrap().as_slice() else {
-                                panic!("{path}: {needed} is not one scope")
-                            };
-                            Some(scope.as_str().unwrap().to_owned())
-                        }
+                    let needs = match operation["security"].as_array().unwrap().as_slice() {
+                        [] => Needs::Nothing,
+                        [needed] => match needed["token"].as_array().unwrap().as_slice() {
+                            [] => Needs::Token,
+                            [scope] => Needs::Scope(scope.as_str().unwrap().to_owned()),
+                            several => panic!("{path}: {several:?}"),
+                        },
                         several => panic!("{path}: {several:?}"),
                     };
                     operations.push(Self {
                         id: operation["operationId"].as_str().unwrap().to_owned(),
                         method: method.to_uppercase().parse().unwrap(),
                         path: path.clone(),
-                        scope,
+                        needs,
                         is_intake,
                     });
                 }
@@ -250,11 +260,16 @@ async fn every_operation_is_refused_without_a_good_token_and_without_its_scope()
 
     for operation in &world.operations {
         let path = operation.path(&world.mine);
-        let Some(scope) = &operation.scope else { continue };
+        if operation.needs == Needs::Nothing {
+            continue;
+        }
         for (which, client) in refused {
             let (status, answer) = operation.ask(client, &path).await;
             assert_eq!(status, 401, "{} with {which} token: {answer}", operation.id);
         }
+        let Needs::Scope(scope) = &operation.needs else {
+            continue;
+        };
         let (status, answer) = operation.ask(&without[scope.as_str()], &path).await;
         assert_eq!(status, 403, "{} without the scope {scope}: {answer}", operation.id);
         assert!(
@@ -285,7 +300,11 @@ async fn what_is_in_another_project_is_as_if_it_were_nowhere() {
         variables
     };
 
-    for operation in world.operations.iter().filter(|operation| operation.scope.is_some()) {
+    for operation in world
+        .operations
+        .iter()
+        .filter(|operation| operation.needs != Needs::Nothing)
+    {
         if operation.is_of_a_project() {
             // By the project's name, its answer is that of a project that does not exist.
             let (status, answer) = operation.ask(&other, &operation.path(&world.mine)).await;
@@ -376,7 +395,7 @@ async fn whatever_may_change_something_is_in_the_audit_trail() {
     let admin = &world.cluster.admin;
     let mut asked = Vec::new();
     for operation in &world.operations {
-        if operation.scope.is_none() || operation.is_intake || operation.method == Method::GET {
+        if operation.needs == Needs::Nothing || operation.is_intake || operation.method == Method::GET {
             continue;
         }
         // The façade of one platform takes the project from the token.

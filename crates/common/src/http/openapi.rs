@@ -62,7 +62,7 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
             "A token of a project, or the administrator's. `Authorization: Token …` does as well. Each operation says \
-             which scope it needs; where it names none, any token will do.",
+             which scope it needs; where it names none, any token will do. In a browser, a session does as well.",
         ))
         .build();
     components
@@ -71,7 +71,8 @@ pub fn complete(routes: OpenApi, about: &About) -> OpenApi {
     components.schemas.values_mut().for_each(allow_overlap);
     let mut paths = routes.paths;
     for (path, item) in &mut paths.paths {
-        if let Some(post) = item.post.as_mut().filter(|_| about.idempotency_keys) {
+        let repeatable = |post: &&mut Operation| about.idempotency_keys && !is_for_everybody(post);
+        if let Some(post) = item.post.as_mut().filter(repeatable) {
             allow_idempotency_key(post);
         }
         if let Some(get) = item.get.as_mut().filter(|get| is_tagged(get)) {
@@ -159,6 +160,11 @@ fn complete_operation(operation: &mut Operation, path: &str, scope: Scope, about
         let response = || RefOr::T(problem_response(code.title()));
         operation.responses.responses.entry(status).or_insert_with(response);
     }
+}
+
+/// Whether no token is needed. Whose the key of a request is, its token says.
+fn is_for_everybody(operation: &Operation) -> bool {
+    operation.security.as_ref().is_some_and(Vec::is_empty)
 }
 
 fn is_tagged(operation: &Operation) -> bool {

@@ -26,6 +26,8 @@ pub enum Code {
     Unauthenticated,
     /// A valid token that may not do this.
     MissingScope,
+    /// A browser's request that another site's page may have made.
+    CrossSite,
     /// Nothing there, as far as this token can see.
     NotFound,
     /// Something there, but not for this method.
@@ -72,6 +74,11 @@ impl Code {
             Self::MalformedHeader => (StatusCode::BAD_REQUEST, "malformed_header", "A header cannot be read"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed"),
             Self::MissingScope => (StatusCode::FORBIDDEN, "missing_scope", "The token may not do this"),
+            Self::CrossSite => (
+                StatusCode::FORBIDDEN,
+                "cross_site",
+                "The request may come from another site",
+            ),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,

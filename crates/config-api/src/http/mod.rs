@@ -20,6 +20,7 @@ mod rejected_events;
 mod replays;
 mod revisions;
 mod root;
+mod session;
 mod source_addresses;
 mod templates;
 mod tests;
@@ -29,8 +30,10 @@ pub(crate) mod webhooks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use common::http::openapi::{self, About};
 use common::http::{Problem, conditional, rate_limit};
@@ -77,6 +80,7 @@ const ABOUT: About = About {
         ),
         ("Replays", "Deliveries made again, and dead letters put away."),
         ("Audit", "Who did what."),
+        ("Session", "Logging in with a browser."),
     ],
     variables: &[
         ("project", "The project's name or id."),
@@ -115,6 +119,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(event_types::routes())
         .merge(tests::routes())
         .merge(audit::routes())
+        .merge(session::routes())
         .merge(OpenApiRouter::with_openapi(crate::facades::document()))
 }
 
@@ -130,7 +135,21 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .route("/", get(root::show))
         .merge(docs::routes())
+        .layer(from_fn(keep_private))
         .with_state(api)
+}
+
+/// A layer: what is answered is neither kept on its way nor taken for what it is not, unless the answer says otherwise.
+async fn keep_private(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    response
 }
 
 /// The OpenAPI document, as it is served.

@@ -12,6 +12,7 @@ mod previews;
 mod record;
 mod replays;
 mod secrets;
+mod sessions;
 mod streams;
 mod support;
 mod templates;

@@ -156,12 +156,12 @@ impl Answer {
     }
 }
 
-/// A client with one token.
+/// A client with one token, or with none.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
-    token: String,
+    token: Option<String>,
 }
 
 impl Client {
@@ -174,24 +174,37 @@ impl Client {
         Self {
             http,
             base: format!("http://{}", running.addr),
-            token: token.to_owned(),
+            token: Some(token.to_owned()),
+        }
+    }
+
+    /// The same without a token.
+    pub(crate) fn without_token(&self) -> Self {
+        Self {
+            token: None,
+            ..self.clone()
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
         }
     }
 
     /// The same with another token.
     pub(crate) fn with_token(&self, token: &str) -> Self {
         Self {
-            token: token.to_owned(),
+            token: Some(token.to_owned()),
             ..self.clone()
         }
     }
 
     /// One request: status and JSON, null where there is no body.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.base))
-            .bearer_auth(&self.token);
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -209,10 +222,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Answer {
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.base))
-            .bearer_auth(&self.token);
+        let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -229,7 +239,7 @@ impl Client {
 
     /// A GET whose answer is read as it comes.
     pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
-        let mut request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let mut request = self.request(Method::GET, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
