@@ -204,6 +204,8 @@ pub(super) struct Expression {
 #[derive(Debug)]
 pub(super) struct Text {
     key: String,
+    /// What it looks for, like `data.title`; what it names itself, in a loop say, left out.
+    names: BTreeSet<String>,
     /// As it was written.
     pub(super) source: String,
 }
@@ -251,12 +253,13 @@ impl Engine {
             .get_template(&key)
             .map(|template| template.undeclared_variables(true))
             .map_err(|error| fault(source, &error))?;
-        self.use_names(names);
+        self.use_names(names.iter().cloned());
         super::template::code(source)
             .iter()
             .for_each(|part| self.use_words(part));
         Ok(Text {
             key,
+            names: names.into_iter().collect(),
             source: source.to_owned(),
         })
     }
@@ -429,11 +432,26 @@ impl<'a> Run<'a> {
 
     /// What a text comes to; empty where it cannot be worked out.
     pub(super) fn text(&mut self, text: &Text, place: &str) -> Result<String, Failure> {
+        if self.missing.is_some() {
+            for name in &text.names {
+                if !self.finds(name) {
+                    self.note(place, name);
+                }
+            }
+        }
         let made = self.evaluate(&text.key, |captured| Ok(captured.into_output()))?;
         if made.is_none() {
             self.note(place, &text.source);
         }
         Ok(made.unwrap_or_default())
+    }
+
+    /// Whether there is something of a name like `data.title`.
+    fn finds(&self, name: &str) -> bool {
+        let mut words = name.split('.').peekable();
+        let is_global = words.peek().is_some_and(|first| GLOBALS.contains(first));
+        let found = words.try_fold(self.scope.clone(), |value, word| value.get_attr(word));
+        is_global || found.is_ok_and(|value| !value.is_undefined())
     }
 
     fn note(&mut self, place: &str, source: &str) {

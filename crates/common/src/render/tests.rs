@@ -175,7 +175,37 @@ fn a_preview_tells_what_was_not_found_and_where() {
         [
             ("/b/0", "data.no.way"),
             ("/b/0", "nobody"),
+            ("/c", "data.x"),
             ("/c", "{% if data.x + 1 %}{% endif %}")
+        ]
+    );
+}
+
+#[test]
+fn a_preview_says_which_names_within_statements_found_nothing() {
+    let template = json!({
+        "a": "{% if data.titel %}{{data.title}}{% else %}{{data.nothing.here}}{% endif %}",
+        "b": "{% for item in data.items %}{{item.name}} {{loop.index}} {{item.nmae}}{% endfor %}",
+        "c": "{% set x = data.title %}{{x}}{{variables.key}}{% for i in range(2) %}{{nobody}}{% endfor %}",
+        "d": "{% if data.none %}{% endif %}{{ dict(a=1).a }}",
+    });
+    let event = event(r#"{"title":"t","items":[{"name":"n"}],"none":null}"#);
+    let (rendered, missing) = compile(&template)
+        .unwrap()
+        .preview(&Subject::new(&event, "p", &[]))
+        .unwrap();
+    assert_eq!(rendered.body, r#"{"a":"","b":"n 1 ","c":"t","d":"1"}"#);
+    let missing: Vec<_> = missing
+        .iter()
+        .map(|it| (it.pointer.as_str(), it.expression.as_str()))
+        .collect();
+    assert_eq!(
+        missing,
+        [
+            ("/a", "data.nothing.here"),
+            ("/a", "data.titel"),
+            ("/c", "nobody"),
+            ("/c", "variables.key"),
         ]
     );
 }
