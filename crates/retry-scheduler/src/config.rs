@@ -32,8 +32,9 @@ pub struct Config {
         value_parser = common::config::duration, help_heading = "Releases")]
     pub repair_after: Duration,
     /// Deliveries that all replays together begin in a second; one may be asked to go slower.
-    // Well under what the pipe carries, so that what happens meanwhile hardly notices.
-    #[arg(long, env = "POSTHASTE_REPLAYS_PER_SECOND", value_name = "COUNT", default_value_t = 500,
+    // Well under what the pipe carries: what happens meanwhile waits for those of one step at most, which take two cores
+    // some milliseconds.
+    #[arg(long, env = "POSTHASTE_REPLAYS_PER_SECOND", value_name = "COUNT", default_value_t = 300,
         value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Releases")]
     pub replays_per_second: u32,
     /// Who is told by e-mail.
