@@ -15,12 +15,20 @@ help: ## Say what there is
 setup: ## Install what is missing (Debian packages, pinned tools in .tools)
 	@deploy/local/setup.sh
 
+# The page is made anew when what it is made of has changed.
+CONSOLE := crates/console/dist/index.html
+.PHONY: console
+console: setup $(CONSOLE) ## Make the console's page, which the programs have in them
+
+$(CONSOLE): docs/openapi.json $(shell find crates/console/web -type f ! -name openapi.ts)
+	@node crates/console/web/build.mjs
+
 .PHONY: build
-build: setup ## Build every program, into target/debug
+build: console ## Build every program, into target/debug
 	$(CARGO) build --locked --workspace --bins
 
 .PHONY: demo
-demo: setup ## Build, and tell the whole story on this terminal
+demo: console ## Build, and tell the whole story on this terminal
 	$(CARGO) build --locked --workspace --bin posthaste
 	@$(PYTHON) deploy/local/demo.py $(TARGET)/debug/posthaste
 
@@ -77,10 +85,10 @@ openapi: ## Write docs/openapi*.json anew, after a handler has changed (a test s
 	mv target/openapi.json target/openapi-ingest.json docs/
 
 .PHONY: ci
-ci: setup lint sqlx-verify test ## All that must pass before a change lands
+ci: console lint sqlx-verify test ## All that must pass before a change lands
 
 .PHONY: bench
-bench: setup ## Measure speed, latency and cost here (ARGS=--help says what can be chosen)
+bench: console ## Measure speed, latency and cost here (ARGS=--help says what can be chosen)
 	$(CARGO) build --locked --release --package posthaste
 	$(CARGO) build --locked --release --package tests --bin posthaste-bench
 	@$(TARGET)/release/posthaste-bench $(ARGS)

@@ -40,6 +40,8 @@ has psql || missing="$missing postgresql-client"
 has curl || missing="$missing curl ca-certificates"
 has node || missing="$missing nodejs"
 has npm || missing="$missing npm"
+# The console is tested in a browser.
+has chromium || missing="$missing chromium"
 has setpriv || missing="$missing util-linux"
 
 # The package postgresql would make a database cluster and start it with the machine. While this file is there it does
@@ -90,13 +92,15 @@ if ! cmp -s "$wanted" "$stamp" || ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 
 # --- npm packages ------------------------------------------------------------------------------------------------------
-modules=.tools/node
 # The lock file holds versions and hashes; it is copied last, as above.
-if ! cmp -s tests/clients/package-lock.json "$modules/installed.json"; then
-    say "making $modules (the npm packages of tests/clients)"
-    rm -rf "$modules"
-    mkdir -p "$modules"
-    cp tests/clients/package.json tests/clients/package-lock.json "$modules"
-    npm ci --prefix "$modules" --ignore-scripts --no-audit --no-fund --silent >&2 || die "npm failed; its last lines say why"
-    cp tests/clients/package-lock.json "$modules/installed.json"
-fi
+npm_packages() {
+    cmp -s "$1/package-lock.json" "$2/installed.json" && return
+    say "making $2 (the npm packages of $1)"
+    rm -rf "$2"
+    mkdir -p "$2"
+    cp "$1/package.json" "$1/package-lock.json" "$2"
+    npm ci --prefix "$2" --ignore-scripts --no-audit --no-fund --silent >&2 || die "npm failed; its last lines say why"
+    cp "$1/package-lock.json" "$2/installed.json"
+}
+npm_packages tests/clients .tools/node
+npm_packages crates/console/web .tools/console
