@@ -8,6 +8,7 @@ mod canaries;
 mod clients;
 mod commands;
 mod conformance;
+mod console;
 mod crashes;
 mod examples;
 mod facades;

@@ -1,5 +1,5 @@
 import type { ComponentChildren, JSX } from "preact";
-import { useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 
 type Common = {
   label: string;
@@ -24,6 +24,9 @@ type TextProps = Common & {
 /** A label, a field, what it is for, and what is wrong with it. */
 export function TextField(props: TextProps): JSX.Element {
   const id = useId();
+  const input = useRef<HTMLInputElement>(null);
+  // What the attribute of that name says is heeded once in a page's life.
+  useEffect(() => void (props.autoFocus && input.current?.focus()), []);
   const { label, hint, error, value, onValue, rows, options, isCode } = props;
   const common = {
     id,
@@ -38,21 +41,22 @@ export function TextField(props: TextProps): JSX.Element {
   };
   // The types of an input's attributes go by its type, which is known to whoever asks for a field.
   const kind = { type: props.type ?? "text", list: options ? `${id}-options` : undefined } as { type: "text" };
-  const input = (event: { currentTarget: { value: string } }) => onValue(event.currentTarget.value);
+  const type = (event: { currentTarget: { value: string } }) => onValue(event.currentTarget.value);
   return (
     <div class="field">
       <label for={id}>
         {label} {props.required && <span class="faint">required</span>}
       </label>
       {rows ? (
-        <textarea {...common} rows={rows} onInput={input} />
+        <textarea {...common} rows={rows} onInput={type} />
       ) : (
         <input
           {...common}
           {...kind}
+          ref={input}
           autoFocus={props.autoFocus}
           autocomplete={props.autocomplete ?? "off"}
-          onInput={input}
+          onInput={type}
         />
       )}
       {options && (
