@@ -47,9 +47,13 @@ fn the_bundle_is_of_the_sources() {
     }
     let page = root().join("crates/console/dist/index.html");
     let made = page.metadata().and_then(|metadata| metadata.modified());
-    let made = made.expect("the console's bundle is missing: `make build` makes it, and the programs with it");
+    let made = made
+        .unwrap_or_else(|_| panic!("the console's bundle is missing: `make build` makes it, and the programs with it"));
     let sources = newest(&root().join("crates/console/web"));
-    assert!(made >= sources, "the console's bundle is older than its sources: `make build` makes it anew");
+    assert!(
+        made >= sources,
+        "the console's bundle is older than its sources: `make build` makes it anew"
+    );
 }
 
 /// A token that is good for this project.
@@ -68,7 +72,10 @@ async fn the_page_that_is_served_is_the_one_that_was_made() {
     for path in ["/console/", "/console/p/acme/webhooks"] {
         let (status, page) = cluster.admin.text(&format!("{api}{path}")).await.unwrap();
         assert_eq!(status, 200, "{page}");
-        assert!(page == made, "the program has another page in it: `make build` makes it anew");
+        assert!(
+            page == made,
+            "the program has another page in it: `make build` makes it anew"
+        );
     }
 }
 
@@ -85,10 +92,14 @@ async fn what_strangers_write_is_text() {
     let cluster = Cluster::start().await.unwrap();
     let api = &cluster.admin;
     // Each is told from the others, and each would run.
-    let markup = |place: &str| format!("<img src=x onerror=\"window.ran='{place}'\"><script>window.ran='{place}'</script>");
+    let markup =
+        |place: &str| format!("<img src=x onerror=\"window.ran='{place}'\"><script>window.ran='{place}'</script>");
     let (body, answered) = (markup("body"), "<script>window.ran='answered'</script>");
     let answer = Answer {
-        headers: vec![("x-answered", answered.to_owned()), ("content-type", "text/html".to_owned())],
+        headers: vec![
+            ("x-answered", answered.to_owned()),
+            ("content-type", "text/html".to_owned()),
+        ],
         body: body.clone(),
         ..Answer::status(500)
     };
@@ -105,7 +116,8 @@ async fn what_strangers_write_is_text() {
         "transform": { "text": format!("{} {{{{data.text}}}}", markup("transform")) },
     });
     cluster.create_webhook("acme", name, &receiver.url, hook).await.unwrap();
-    let kind = json!({ "name": "note.written", "description": markup("type"), "example": { "text": markup("example") } });
+    let kind =
+        json!({ "name": "note.written", "description": markup("type"), "example": { "text": markup("example") } });
     let types = "/v1/projects/acme/event-types";
     api.ok(Method::POST, types, Some(&kind)).await.unwrap();
     let token_name = "<img src=x onerror=window.ran='token'>";
@@ -148,11 +160,19 @@ async fn webhooks_of_other_apis_are_shown_like_any_other() {
         "enabled": false,
     });
     let made = api.with_token(&studio);
-    let made = made.ok(Method::POST, "/v2.1/projects/studio/webhooks", Some(&of_ubiops)).await;
+    let made = made
+        .ok(Method::POST, "/v2.1/projects/studio/webhooks", Some(&of_ubiops))
+        .await;
     made.unwrap();
     let of_once = json!({ "name": "telemetry", "url": format!("{}/once", receiver.url) });
     let made = api.with_token(&sensors);
-    let made = made.ok(Method::POST, "/management-api/v1/integrate/clouds/webhooks", Some(&of_once)).await;
+    let made = made
+        .ok(
+            Method::POST,
+            "/management-api/v1/integrate/clouds/webhooks",
+            Some(&of_once),
+        )
+        .await;
     made.unwrap();
     cluster.active("sensors", "telemetry").await.unwrap();
     let webhooks = json!([

@@ -135,6 +135,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .route("/", get(root::show))
         .merge(docs::routes())
+        .merge(console::routes())
         .layer(from_fn(keep_private))
         .with_state(api)
 }

@@ -11,6 +11,7 @@ pub(super) async fn show() -> Json<Value> {
             "projects": "/v1/projects",
             "openapi": "/openapi.json",
             "docs": "/docs/",
+            "console": console::PATH,
             "health": "/readyz",
             "metrics": "/metrics",
         },

@@ -1,18 +1,8 @@
 // Requests to the REST API. The session's cookie goes along by itself; what changes something says the session's `csrf` too.
 
-import type { Problem } from "./openapi";
+import type { Problem, Session } from "./openapi";
 
 export type Page<T> = { items: T[]; next: string | null };
-
-/** The session, as `/v1/session` tells it. */
-export type Session = {
-  token_id: string;
-  name?: string | null;
-  project: { id: string; name: string } | null;
-  scopes: string[];
-  csrf: string;
-  expires_at: string;
-};
 
 /** A request that came to nothing: the service's refusal, or no answer at all. */
 export class Failure extends Error {
@@ -46,7 +36,7 @@ export function whenSessionEnds(told: () => void): void {
 
 /** From now on requests belong to this session. */
 export function enter(session: Session): Session {
-  csrf = session.csrf;
+  csrf = session.csrf ?? "";
   return session;
 }
 

@@ -3,7 +3,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { get, type Session } from "./api";
+import { get } from "./api";
+import type { Session } from "./openapi";
 
 export type LiveState = "connecting" | "live" | "away";
 

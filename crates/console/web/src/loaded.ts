@@ -3,6 +3,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { call, type Failure, get, type Page } from "./api";
+import { isSomebodyThere } from "./presence";
 
 export type Loaded<T> = { value?: T; etag: string | null; failure?: Failure; reload(): void; put(value: T): void };
 
@@ -26,7 +27,7 @@ export function useLoaded<T>(path: string | null, every?: number): Loaded<T> {
   }, [path, turn]);
   useEffect(() => {
     if (!every) return;
-    const timer = setInterval(() => document.hidden || reload(), every);
+    const timer = setInterval(() => isSomebodyThere() && reload(), every);
     return () => clearInterval(timer);
   }, [every, reload]);
   const put = useCallback((value: T) => setState({ path, value, etag: null }), [path]);

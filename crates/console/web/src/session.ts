@@ -3,7 +3,8 @@
 import { createContext } from "preact";
 import { useContext, useEffect, useState } from "preact/hooks";
 
-import { call, enter, type Failure, type Session, whenSessionEnds } from "./api";
+import { call, enter, type Failure, whenSessionEnds } from "./api";
+import type { Session } from "./openapi";
 
 export type Login = {
   /** `undefined` while it is not known yet. */

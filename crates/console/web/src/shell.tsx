@@ -29,7 +29,7 @@ export function Shell({ login, project, children }: ShellProps): JSX.Element {
           </span>
         )}
         <span class="who">
-          <span class="faint">{session.name ?? session.token_id}</span>
+          <span class="faint">{session.token_name}</span>
           <Button kind="quiet" onClick={() => void login.logout()}>
             Log out
           </Button>

@@ -10,6 +10,7 @@ import { ProblemBox } from "../components/problem";
 import { count, plural } from "../format";
 import { useLoaded, usePages } from "../loaded";
 import type { Attempt, Reconciliation, Webhook } from "../openapi";
+import { isSomebodyThere } from "../presence";
 import { places } from "../places";
 import { Link } from "../router";
 
@@ -87,7 +88,7 @@ function Attempts({ project, since, span }: { project: string; since: string; sp
         (failure: Failure) => isCurrent && setFailure(failure),
       );
     void load();
-    const timer = setInterval(() => document.hidden || void load(), EVERY_MS);
+    const timer = setInterval(() => isSomebodyThere() && void load(), EVERY_MS);
     return () => {
       isCurrent = false;
       clearInterval(timer);

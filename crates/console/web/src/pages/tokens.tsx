@@ -27,7 +27,7 @@ const scopes: readonly (readonly [Scope, string])[] = [
 export function TokensPage({ project }: InProject): JSX.Element {
   const base = path`/v1/projects/${project}/tokens`;
   const pages = usePages<Token>(base);
-  const own = useSession().token_id;
+  const own = useSession().token;
   const [isCreating, setIsCreating] = useState(false);
   const [made, setMade] = useState<CreatedToken>();
   const [revoked, setRevoked] = useState<Token>();
