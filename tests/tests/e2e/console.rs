@@ -140,6 +140,33 @@ async fn what_strangers_write_is_text() {
 }
 
 #[tokio::test]
+async fn dead_letters_are_counted_and_made_again_and_the_form_shows_what_it_comes_to() {
+    const LETTERS: usize = 3;
+    let cluster = Cluster::start().await.unwrap();
+    let api = &cluster.admin;
+    // Each event fails once.
+    let receiver = Receiver::scripted(|_, before| Answer::status(if before < LETTERS { 500 } else { 200 })).await;
+    api.create_project("acme").await.unwrap();
+    let hook = json!({ "retry": false });
+    cluster
+        .create_webhook("acme", "flaky", &receiver.url, hook)
+        .await
+        .unwrap();
+    for _ in 0..LETTERS {
+        let event = json!({ "type": "invoice.paid", "data": {} });
+        let (status, said) = api.intake("/v1/projects/acme/events", &event).await.unwrap();
+        assert_eq!(status.as_u16(), 202, "{said}");
+    }
+    eventually("the dead letters", || async {
+        let dead = api.list("/v1/projects/acme/dead-letters").await.unwrap();
+        (dead.len() == LETTERS).then_some(())
+    })
+    .await;
+    tell("letters.mjs", &cluster, json!({ "letters": LETTERS })).await;
+    assert_eq!(receiver.count(), 2 * LETTERS);
+}
+
+#[tokio::test]
 async fn webhooks_of_other_apis_are_shown_like_any_other() {
     let cluster = Cluster::start().await.unwrap();
     let (api, receiver) = (&cluster.admin, Receiver::start().await);

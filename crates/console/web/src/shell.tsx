@@ -1,6 +1,7 @@
 // What is around every page: where one is, where else one can go, and the way out.
 
 import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 
 import { Button } from "./components/button";
 import { Mark } from "./components/mark";
@@ -54,6 +55,9 @@ function Navigation({ project }: { project: string }): JSX.Element {
   const { path } = usePlace();
   const isAdmin = useMay("admin");
   const overview = places.overview(project);
+  const bar = useRef<HTMLElement>(null);
+  // On a narrow screen the bar may be wider than it.
+  useEffect(() => bar.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [path]);
   const entries: [string, string][] = [
     ["Overview", overview],
     ["Webhooks", places.webhooks(project)],
@@ -64,7 +68,7 @@ function Navigation({ project }: { project: string }): JSX.Element {
   ];
   if (isAdmin) entries.push(["Tokens", places.tokens(project)]);
   return (
-    <nav class="side" aria-label="Project">
+    <nav ref={bar} class="side" aria-label="Project">
       <ul>
         {entries.map(([name, to]) => (
           <li key={name}>

@@ -10,7 +10,7 @@ export function ProblemBox({ failure, retry }: { failure: Failure | undefined; r
     <div class="problem" role="alert">
       <p>
         <strong>{failure.problem.title ?? "That did not work"}</strong>
-        {failure.message !== failure.problem.title && <span> {failure.message}</span>}
+        {!errors?.length && failure.message !== failure.problem.title && <span> {failure.message}</span>}
       </p>
       {errors && errors.length > 0 && (
         <ul>

@@ -12,29 +12,31 @@ type TableProps<T> = { caption: string; columns: readonly Column<T>[]; items: re
 /** A table; on a narrow screen each row becomes a card whose lines say which column they are. */
 export function Table<T>({ caption, columns, items, keyOf }: TableProps<T>): JSX.Element {
   return (
-    <table class="table">
-      <caption class="unseen">{caption}</caption>
-      <thead>
-        <tr>
-          {columns.map((column) => (
-            <th key={column.name} scope="col" class={column.class}>
-              {column.name}
-            </th>
-          ))}
-        </tr>
-      </thead>
-      <tbody>
-        {items.map((item) => (
-          <tr key={keyOf(item)}>
+    <div class="table-frame">
+      <table class="table">
+        <caption class="unseen">{caption}</caption>
+        <thead>
+          <tr>
             {columns.map((column) => (
-              <td key={column.name} data-column={column.name} class={column.class}>
-                {column.show(item)}
-              </td>
+              <th key={column.name} scope="col" class={column.class}>
+                {column.name}
+              </th>
             ))}
           </tr>
-        ))}
-      </tbody>
-    </table>
+        </thead>
+        <tbody>
+          {items.map((item) => (
+            <tr key={keyOf(item)}>
+              {columns.map((column) => (
+                <td key={column.name} data-column={column.name} class={column.class}>
+                  {column.show(item)}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 
