@@ -99,7 +99,9 @@ npm_packages() {
     rm -rf "$2"
     mkdir -p "$2"
     cp "$1/package.json" "$1/package-lock.json" "$2"
-    npm ci --prefix "$2" --ignore-scripts --no-audit --no-fund --silent >&2 || die "npm failed; its last lines say why"
+    # A folder that is reached by a symbolic link is another to npm's --prefix.
+    (cd -P "$2" && npm ci --ignore-scripts --no-audit --no-fund --silent) >&2 ||
+        die "npm failed; its last lines say why"
     cp "$1/package-lock.json" "$2/installed.json"
 }
 npm_packages tests/clients .tools/node

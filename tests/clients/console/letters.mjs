@@ -58,9 +58,9 @@ await inBrowser(['401 /v1/session', /^4\d\d .*:preview$/], async (page, told, sh
   await preview.getByText('POST https://hooks.slack.com/services/T0/B0/XYZ').waitFor();
   await page.getByLabel('Transform').fill('{"text": "{{data.titel}}"}');
   await preview.getByLabel('Payload').fill('{"title": "a title"}');
-  await preview.getByText('#/transform/text').waitFor();
+  await preview.getByText('data.titel').waitFor();
   await shot('form');
   await page.getByLabel('Transform').fill('{"text": "{{data.title}}"}');
   await preview.getByText('"text": "a title"').waitFor();
-  await preview.getByText('#/transform/text').waitFor({ state: 'detached' });
+  await preview.getByText('data.titel').waitFor({ state: 'detached' });
 });

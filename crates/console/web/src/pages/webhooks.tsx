@@ -25,13 +25,17 @@ function columnsOf(project: string): Column<Webhook>[] {
         <>
           <Link to={places.webhook(project, hook.id)}>{hook.name}</Link>
           {hook.description && <span class="below clipped">{hook.description}</span>}
+          {Object.keys(hook.labels).length > 0 && (
+            <span class="below">
+              <Words words={Object.entries(hook.labels).map(([key, value]) => `${key}: ${value}`)} />
+            </span>
+          )}
         </>
       ),
     },
     { name: "URL", show: (hook) => <code class="clipped">{hook.url}</code> },
     { name: "Events", class: "roomy", show: (hook) => <Words words={hook.events} /> },
     { name: "State", class: "roomy", show: (hook) => <Badge state={hook.state} reason={hook.state_reason} /> },
-    { name: "Labels", show: (hook) => <Words words={Object.entries(hook.labels).map(([key, value]) => `${key}: ${value}`)} /> },
     {
       name: "Last delivered",
       show: (hook) => (
@@ -47,7 +51,6 @@ function columnsOf(project: string): Column<Webhook>[] {
 /** A few of the words, and how many more there are. */
 function Words({ words }: { words: string[] }): JSX.Element {
   const shown = words.slice(0, 3);
-  if (!words.length) return <span class="faint">–</span>;
   return (
     <span class="words">
       {shown.map((word) => (
