@@ -221,7 +221,7 @@ async fn a_session_ends_when_it_is_ended_with_its_token_and_in_time() {
             created_at: ago(begun),
             seen_at: ago(seen),
         };
-        sessions::insert(&mut *store.connection().await.unwrap(), &session, 50)
+        sessions::insert(&mut store.connection().await.unwrap(), &session, 50)
             .await
             .unwrap();
         let browser = Browser {
