@@ -177,13 +177,6 @@ async fn p99(producer: &Producer, receiver: &Receiver, name: &str) -> Duration {
     took[EVENTS * 99 / 100]
 }
 
-fn resident(cluster: &Cluster) -> u64 {
-    let id = cluster.process_id(Role::Dispatcher).unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
 /// The same with 100,000 is `make bench ARGS='--only backlog'`.
 #[tokio::test]
 async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
@@ -198,7 +191,10 @@ async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
         cluster.create_webhook("acme", name, url, more).await.unwrap();
     }
     let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
-    let (alone, memory) = (p99(&producer, &quick, "before").await, resident(&cluster));
+    let (alone, memory) = (
+        p99(&producer, &quick, "before").await,
+        cluster.resident(Role::Dispatcher),
+    );
 
     producer.publish_many("acme", "dead", BACKLOG).await;
     eventually_within(Duration::from_secs(120), "the backlog parked", || async {
@@ -210,7 +206,10 @@ async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
         (sum as usize >= BACKLOG).then_some(())
     })
     .await;
-    let (beside, grown) = (p99(&producer, &quick, "beside").await, resident(&cluster));
+    let (beside, grown) = (
+        p99(&producer, &quick, "beside").await,
+        cluster.resident(Role::Dispatcher),
+    );
     println!("p99 {alone:?} alone, {beside:?} beside {BACKLOG} parked; dispatcher {memory} MiB, then {grown} MiB");
     assert!(dead.count() <= 40, "{} requests to a dead receiver", dead.count());
     // Generous: other tests share this machine.

@@ -4,6 +4,7 @@
 
 mod authorization;
 mod bad_input;
+mod bad_receivers;
 mod canaries;
 mod clients;
 mod commands;
