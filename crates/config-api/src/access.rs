@@ -6,6 +6,9 @@
 //!
 //! Tokens are looked up in Postgres for each request: here a revoked token is refused at once. A browser's request has a
 //! session instead ([`crate::sessions`]), which stands for the token it was begun with.
+//!
+//! That and the project's name are all that is read of every project; what a handler reads and writes in a project it has
+//! from [`store::Database::of_project`], by which Postgres keeps it to that.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -39,7 +42,7 @@ pub struct Caller {
     /// The session, where it is a session's request.
     pub(crate) session: Option<Session>,
     /// The entry of the request in the audit trail, where it has one.
-    pub(crate) entry: Option<Uuid>,
+    pub(crate) entry: Option<audit::Entry>,
 }
 
 impl Caller {
@@ -96,7 +99,12 @@ impl Caller {
     /// # Errors
     /// 401
     pub async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
-        Self::identify(parts, api, &mut *api.store.connection().await.map_err(failed)?).await
+        Self::identify(
+            parts,
+            api,
+            &mut *api.database.of_all_projects().connection().await.map_err(failed)?,
+        )
+        .await
     }
 
     fn counted(identified: Result<Self, Problem>, parts: &Parts, api: &Api) -> Result<Self, Problem> {
@@ -150,7 +158,12 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        Self::of(parts, api, &mut *api.store.connection().await.map_err(failed)?).await
+        Self::of(
+            parts,
+            api,
+            &mut *api.database.of_all_projects().connection().await.map_err(failed)?,
+        )
+        .await
     }
 }
 
@@ -162,7 +175,7 @@ impl FromRequestParts<Arc<Api>> for Administrator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.store.connection().await.map_err(failed)?;
+        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
         let mut caller = Caller::of(parts, api, &mut connection).await?;
         caller.require(Scope::Admin)?;
         if caller.project.is_some() {
@@ -212,7 +225,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for OfToken<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.store.connection().await.map_err(failed)?;
+        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
         let mut caller = Caller::of(parts, api, &mut connection).await?;
         let Some(own) = caller.project else {
             return Err(Problem::new(
@@ -250,7 +263,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for InProject<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.store.connection().await.map_err(failed)?;
+        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
         let mut caller = Caller::of(parts, api, &mut connection).await?;
         let absent = || Problem::new(Code::NotFound, "there is no such project, or the token is for another");
         let Path(mut path) = Path::<HashMap<String, String>>::from_request_parts(parts, api).await?;

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use proto_schemas::stream::config_key::Key;
 use rand::Rng;
-use store::{Connection, Store, outbox};
+use store::{Connection, Database, outbox};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ use crate::streams::Streams;
 #[derive(Debug)]
 pub struct Api {
     /// Postgres.
-    pub store: Store,
+    pub database: Database,
     /// Seals secrets.
     pub keys: KeyRing,
     /// What projects may name.

@@ -30,23 +30,31 @@ const PATH_MAX: usize = 1024;
 
 /// Where the entry of a request is left, for its answer to be noted.
 #[derive(Debug, Clone, Default)]
-struct Slot(Arc<OnceLock<Uuid>>);
+struct Slot(Arc<OnceLock<Entry>>);
+
+/// An entry in the trail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    id: Uuid,
+    /// `None`: the installation's.
+    project: Option<ProjectId>,
+}
 
 /// A layer: notes what a request was answered with, where it was noted.
 pub(crate) async fn note_answers(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let slot = Slot::default();
     request.extensions_mut().insert(slot.clone());
     let response = next.run(request).await;
-    if let Some(id) = slot.0.get() {
+    if let Some(entry) = slot.0.get() {
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
         let noted = async {
-            let mut connection = api.store.connection().await?;
-            audit::finish(&mut connection, *id, status, location.as_deref()).await
+            let store = api.database.of_project_or_all(entry.project);
+            audit::finish(&mut *store.connection().await?, entry.id, status, location.as_deref()).await
         };
         if let Err(error) = noted.await {
-            tracing::warn!(%error, entry = %id, "a request's answer is not in the audit trail");
+            tracing::warn!(%error, entry = %entry.id, "a request's answer is not in the audit trail");
         }
     }
     response
@@ -81,10 +89,11 @@ pub(crate) async fn begin(
         begun_at: now,
     };
     audit::begin(connection, &entry).await.map_err(failed)?;
-    caller.entry = Some(entry.id);
+    let entry = Entry { id: entry.id, project };
+    caller.entry = Some(entry);
     if let Some(Slot(slot)) = parts.extensions.get() {
         // One request has one entry.
-        let _ = slot.set(entry.id);
+        let _ = slot.set(entry);
     }
     Ok(())
 }
@@ -95,6 +104,7 @@ pub(crate) async fn begin(
 /// A [`Problem`] where it cannot be noted; then it must not be shown.
 pub(crate) async fn note_reveal(api: &Api, caller: &Caller) -> Result<(), Problem> {
     let Some(entry) = caller.entry else { return Ok(()) };
-    let mut connection = api.store.connection().await.map_err(failed)?;
-    audit::note_reveal(&mut connection, entry).await.map_err(failed)
+    let store = api.database.of_project_or_all(entry.project);
+    let mut connection = store.connection().await.map_err(failed)?;
+    audit::note_reveal(&mut connection, entry.id).await.map_err(failed)
 }

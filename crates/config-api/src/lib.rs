@@ -62,7 +62,7 @@ use common::http::rate_limit::RateLimits;
 use common::profile::Profiles;
 use common::service::{Context, Service};
 use common::template::Templates;
-use store::Store;
+use store::{Database, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::Config;
@@ -102,8 +102,9 @@ impl Service for ConfigApi {
         let guard = Guard::new(&config.egress)?;
 
         context.health.set("postgres", Err("connecting".to_owned()));
-        let store = Store::connect(&config.postgres, Self::NAME, context.startup_timeout).await?;
-        store.migrate().await?;
+        let database = Database::connect(&config.postgres, Self::NAME, context.startup_timeout).await?;
+        database.migrate().await?;
+        let store = database.of_all_projects();
         profiles_are_there(&store, &profiles).await?;
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
@@ -120,8 +121,8 @@ impl Service for ConfigApi {
         relay.resync().await?;
 
         let api = Arc::new(Api {
-            streams: Streams::new(store.clone(), config.max_streams, context.stop.clone()),
-            store,
+            streams: Streams::new(database.clone(), config.max_streams, context.stop.clone()),
+            database,
             keys,
             profiles,
             catalogues,
@@ -146,15 +147,15 @@ impl Service for ConfigApi {
     }
 
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let store = self.api.store.clone();
+        let database = self.api.database.clone();
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
-            watch_postgres(store.clone(), self.health, stop.clone()),
+            watch_postgres(database.clone(), self.health, stop.clone()),
             keep_forgetting(Arc::clone(&self.api), stop.clone()),
             secrets::keep_erasing(&self.api, &stop),
             reseal::keep_resealing(&self.api, &stop),
         );
-        store.close().await;
+        database.close().await;
         Ok(())
     }
 }
@@ -214,7 +215,7 @@ async fn keep_forgetting(api: Arc<Api>, stop: CancellationToken) {
 async fn forget_old(api: &Api) -> Result<(), store::Error> {
     let now = api.now();
     let ago = |duration| now.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN);
-    let mut connection = api.store.connection().await?;
+    let mut connection = api.database.of_all_projects().connection().await?;
     store::idempotency_keys::delete_before(&mut connection, ago(http::KEPT)).await?;
     store::replays::delete_before(&mut connection, ago(REPLAYS_KEPT)).await?;
     store::audit::delete_before(&mut connection, ago(AUDIT_KEPT)).await?;
@@ -222,13 +223,13 @@ async fn forget_old(api: &Api) -> Result<(), store::Error> {
 }
 
 /// Keeps the readiness condition `postgres`.
-async fn watch_postgres(store: Store, health: Health, stop: CancellationToken) {
+async fn watch_postgres(database: Database, health: Health, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(CHECK_EVERY) => {}
         }
-        let state = store.check().await.with_context(|| "Postgres does not answer");
+        let state = database.check().await.with_context(|| "Postgres does not answer");
         health.set("postgres", state.map_err(|error| format!("{error:#}")));
     }
 }

@@ -73,7 +73,7 @@ fn report(sealed: &Gauge<u64>, known: &Tally) {
 pub async fn pass(api: &Api) -> Result<Tally, store::Error> {
     let (mut tally, mut resealed, mut after) = (Tally::new(), 0_u64, None);
     loop {
-        let mut connection = api.store.connection().await?;
+        let mut connection = api.database.of_all_projects().connection().await?;
         let ids: Vec<WebhookId> = webhooks::all(&mut connection, after, PAGE)
             .await?
             .into_iter()
@@ -149,7 +149,7 @@ fn count(webhook: &mut Webhook, tally: &mut Tally) {
 
 /// Seals one webhook's values anew; `None` where there is nothing to do any more.
 async fn reseal(api: &Api, id: WebhookId) -> Result<Option<Webhook>, store::Error> {
-    let mut transaction = api.store.begin().await?;
+    let mut transaction = api.database.of_all_projects().begin().await?;
     let Some(mut webhook) = webhooks::lock(&mut transaction, id).await? else {
         return Ok(None);
     };

@@ -206,7 +206,7 @@ pub async fn rotate_secret(
     let given = rotation.secret.as_deref().map(|secret| given(secret, rotation.kind));
     let given = given.transpose().map_err(|error| Problem::field("/secret", error))?;
 
-    let mut transaction = api.store.begin().await.map_err(failed)?;
+    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
     let mut webhook = stored.map_err(failed)?.ok_or_else(absent)?;
     let rules = Rules {
@@ -263,7 +263,12 @@ pub async fn erase_expired(api: &Api) -> Result<usize, store::Error> {
     let mut erased = 0;
     loop {
         let now = api.now();
-        let found = webhooks::with_secrets_to_erase(&mut *api.store.connection().await?, now, ERASE_AT_ONCE).await?;
+        let found = webhooks::with_secrets_to_erase(
+            &mut *api.database.of_all_projects().connection().await?,
+            now,
+            ERASE_AT_ONCE,
+        )
+        .await?;
         for (_, webhook) in &found {
             erase(api, *webhook, now).await?;
         }
@@ -275,7 +280,7 @@ pub async fn erase_expired(api: &Api) -> Result<usize, store::Error> {
 }
 
 async fn erase(api: &Api, id: WebhookId, now: Timestamp) -> Result<(), store::Error> {
-    let mut transaction = api.store.begin().await?;
+    let mut transaction = api.database.of_all_projects().begin().await?;
     let Some(mut webhook) = webhooks::lock(&mut transaction, id).await? else {
         return Ok(());
     };

@@ -17,7 +17,7 @@ use common::http::{Code, Problem};
 use futures::{Stream, TryStreamExt as _};
 use proto_schemas::id::ProjectId;
 use store::log::{self, Attempt, Recorded};
-use store::{Error, Store};
+use store::{Database, Error, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ const EXPORTS_PER_PROJECT: usize = 4;
 /// Streams and exports of this process.
 #[derive(Debug)]
 pub struct Streams {
-    store: Store,
+    database: Database,
     /// Ends all of them.
     pub stop: CancellationToken,
     followers: Arc<Semaphore>,
@@ -84,9 +84,9 @@ impl Drop for Exporting {
 impl Streams {
     /// None yet; at most `max` streams at once.
     #[must_use]
-    pub fn new(store: Store, max: usize, stop: CancellationToken) -> Self {
+    pub fn new(database: Database, max: usize, stop: CancellationToken) -> Self {
         Self {
-            store,
+            database,
             stop,
             followers: Arc::new(Semaphore::new(max)),
             exports: Arc::new(Semaphore::new(EXPORTS)),
@@ -117,7 +117,7 @@ impl Streams {
                 let (sender, receiver) = broadcast::channel(HELD);
                 state.feeds.insert(project, sender.clone());
                 let feed = Feed {
-                    store: self.store.clone(),
+                    store: self.database.of_project(project),
                     project,
                     sender,
                     state: Arc::clone(&self.state),

@@ -53,7 +53,7 @@ use common::definitions::Definitions;
 use common::health::Health;
 use common::service::{Context, Service};
 use proto_schemas::stream::LEDGER;
-use store::Store;
+use store::{Database, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +115,9 @@ impl Service for RetryScheduler {
         bus.report_to(health.clone());
         let definitions = Definitions::watch(&bus, &health, &stop).await?;
         health.set(patience::CONDITION, Err("connecting".to_owned()));
-        let store = Store::connect(&config.postgres, Self::NAME, startup_timeout).await?;
-        store.migrate().await?;
+        let database = Database::connect(&config.postgres, Self::NAME, startup_timeout).await?;
+        database.migrate().await?;
+        let store = database.of_all_projects();
         let partitions = Arc::new(Partitions::new(store.clone()));
         partitions
             .ensure_ahead(&clock)
@@ -262,7 +263,7 @@ impl Service for RetryScheduler {
             let ended = ended.context("a stage panicked").and_then(|ended| Ok(ended?));
             outcome = outcome.and(ended);
         }
-        store.close().await;
+        store.database().close().await;
         outcome
     }
 }

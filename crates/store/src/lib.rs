@@ -1,8 +1,9 @@
 //! Everything that is SQL: the schema, and one file per table with every statement that reads or writes it.
 //!
-//! Functions take a [`Connection`]; whoever calls owns the transaction, so that what belongs together is committed
-//! together. Statements are checked against the schema when this crate is compiled (`.sqlx` at the workspace root holds
-//! what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh` makes it again after a change).
+//! Functions take a [`Connection`], which is about one project or all ([`Store`]); whoever calls owns the transaction, so
+//! that what belongs together is committed together. Statements are checked against the schema when this crate is compiled
+//! (`.sqlx` at the workspace root holds what the check needs, so no Postgres has to run; `deploy/local/sqlx-prepare.sh`
+//! makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
 //! config-api writes `projects`, `tokens`, `webhooks`, `event_types`, `tests`, `replays`, `sessions`; retry-scheduler writes `events`,
@@ -31,6 +32,7 @@ pub mod pending_deliveries;
 pub mod poisoned_entries;
 mod pool;
 pub mod projects;
+mod reach;
 pub mod reconciliation;
 pub mod rejected_events;
 pub mod replay_progress;
@@ -47,4 +49,5 @@ pub mod webhooks;
 
 pub use config::Config;
 pub use error::Error;
-pub use pool::{Connection, Store, Transaction};
+pub use pool::{Connection, Database};
+pub use reach::{Store, Transaction};

@@ -13,6 +13,10 @@ const LOCK: i64 = 0x7061_7274;
 /// The partitioned tables; each is partitioned by an event's key.
 const TABLES: [&str; 2] = ["events", "attempts"];
 
+/// What holds for their rows, as in migration `0014_tenancy.sql`: who names a partition is held to its policy alone, and
+/// `LIKE` brings none along.
+const POLICY: &str = "(SELECT all_in_reach()) OR project_id = (SELECT project_in_reach())";
+
 /// The day whose partitions hold this event and its attempts.
 #[must_use]
 pub fn day(key: EventKey) -> Date {
@@ -53,6 +57,8 @@ pub async fn ensure(connection: &mut Connection, day: Date) -> Result<bool, Erro
         let create = format!(
             "-- partitions::ensure
              CREATE TABLE {partition} (LIKE {table} INCLUDING ALL);
+             CREATE POLICY project ON {partition} USING ({POLICY});
+             ALTER TABLE {partition} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
              ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{from}') TO ('{to}')"
         );
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;

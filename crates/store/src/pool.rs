@@ -1,6 +1,5 @@
 //! The connection pool, and what holds for every connection of it.
 
-use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
@@ -9,11 +8,11 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::{Config, Error};
 
-/// What every statement takes. A [`Transaction`] derefs to it.
+/// What every statement takes. A [`Transaction`](crate::Transaction) derefs to it.
 pub type Connection = sqlx::PgConnection;
 
 /// How long a caller waits for a free connection, and for a new one to be made: less than a request may take.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait between two looks at a Postgres that does not answer yet.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -24,13 +23,14 @@ const STATEMENT_TIMEOUT: &str = "5s";
 /// A transaction left open longer than this belongs to a process that hangs; its locks are freed.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "60s";
 
-/// The database. Cloning is cheap; all clones share one pool.
+/// The database. Cloning is cheap; all clones share one pool. Whose rows are to be read and written, a
+/// [`Store`](crate::Store) says.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct Database {
     pool: sqlx::PgPool,
 }
 
-impl Store {
+impl Database {
     /// Connects, waiting up to `patience` for a Postgres that does not answer yet. `service` is what the connections
     /// are called in `pg_stat_activity`.
     ///
@@ -57,13 +57,23 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.database_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Whoever takes a connection begins with a statement that does as well.
+            .test_before_acquire(false)
+            // Nobody has the rows that somebody before was about.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    let unsay = sqlx::raw_sql("-- pool::unsay\nSET posthaste.project = ''");
+                    unsay.execute(connection).await.map(|_| true)
+                })
+            })
             .connect_lazy_with(options.clone());
         let deadline = tokio::time::Instant::now() + patience;
         let mut said = false;
         loop {
             // Not through the pool, which says that it has waited and not what for.
             let source = match tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await {
-                Ok(Ok(connection)) => {
+                Ok(Ok(mut connection)) => {
+                    warn_of_a_role_that_sees_everything(&mut connection).await?;
                     connection.close().await?;
                     return Ok(Self { pool });
                 }
@@ -94,12 +104,12 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), Error> {
         let mut connection = self.pool.acquire().await?;
         // Not only the statements but also the wait for another process' migrations may take long.
-        sqlx::query("SET statement_timeout = 0")
+        sqlx::raw_sql("-- pool::migrate\nSET statement_timeout = 0; SET posthaste.project = 'all'")
             .execute(&mut *connection)
             .await?;
         // `run` takes any `Acquire<'_>`, which makes a future the compiler cannot see to be `Send`; this is what it calls.
         let migrated = sqlx::migrate!().run_direct(None, &mut *connection, false).await;
-        // Not given back to the pool: it has no statement timeout any more.
+        // Not given back to the pool: it has no statement timeout any more, and is about all projects.
         connection.close().await?;
         migrated.map_err(Error::Migration)
     }
@@ -111,22 +121,6 @@ impl Store {
     pub async fn check(&self) -> Result<(), Error> {
         sqlx::query("-- pool::check\nSELECT 1").execute(&self.pool).await?;
         Ok(())
-    }
-
-    /// A connection for statements that need no transaction.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] where none can be had in time.
-    pub async fn connection(&self) -> Result<impl DerefMut<Target = Connection> + Send + use<>, Error> {
-        Ok(self.pool.acquire().await?)
-    }
-
-    /// Begins a transaction.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] where no connection can be had in time.
-    pub async fn begin(&self) -> Result<Transaction, Error> {
-        Ok(Transaction(self.pool.begin().await?))
     }
 
     pub(crate) fn pool(&self) -> &sqlx::PgPool {
@@ -148,6 +142,26 @@ fn address(options: &PgConnectOptions) -> String {
     }
 }
 
+/// Says where Postgres does not keep projects apart.
+async fn warn_of_a_role_that_sees_everything(connection: &mut Connection) -> Result<(), Error> {
+    let role = sqlx::query!(
+        r#"-- pool::role
+         SELECT rolname::text AS "name!", rolsuper OR rolbypassrls AS "sees_everything!"
+         FROM pg_roles WHERE rolname = current_user"#,
+    )
+    .fetch_one(connection)
+    .await?;
+    if role.sees_everything {
+        tracing::warn!(
+            role = role.name,
+            "Postgres does NOT KEEP PROJECTS APART for this role, which is a superuser or has BYPASSRLS: nothing stands \
+             behind the conditions of the statements; take a role without these in DATABASE_URL (docs/operating.md, \
+             Postgres)"
+        );
+    }
+    Ok(())
+}
+
 /// Says where the record or a password could be read on its way.
 fn warn_of_plain_text(options: &PgConnectOptions, address: &str) {
     if options.get_socket().is_some() || common::config::is_this_machine(options.get_host()) {
@@ -165,41 +179,5 @@ fn warn_of_plain_text(options: &PgConnectOptions, address: &str) {
             "Postgres is reached over the network WITHOUT TLS, or with it only if the server likes: the record can be \
              read and changed on its way; set sslmode=verify-full and sslrootcert in DATABASE_URL"
         ),
-    }
-}
-
-/// A transaction. Dropped without [`Transaction::commit`], it never happened.
-#[derive(Debug)]
-pub struct Transaction(sqlx::Transaction<'static, sqlx::Postgres>);
-
-impl Transaction {
-    /// Makes it lasting.
-    ///
-    /// # Errors
-    /// Any [`Error`]; after [`Error::Unavailable`] it is unknown whether it happened.
-    pub async fn commit(self) -> Result<(), Error> {
-        Ok(self.0.commit().await?)
-    }
-
-    /// Undoes it now rather than when the connection is next used.
-    ///
-    /// # Errors
-    /// Any [`Error`].
-    pub async fn rollback(self) -> Result<(), Error> {
-        Ok(self.0.rollback().await?)
-    }
-}
-
-impl Deref for Transaction {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
-}
-
-impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.0
     }
 }

@@ -216,7 +216,7 @@ impl Ear {
     /// # Errors
     /// Any [`Error`].
     pub async fn open(store: &Store) -> Result<Self, Error> {
-        let mut listener = PgListener::connect_with(store.pool()).await?;
+        let mut listener = PgListener::connect_with(store.database().pool()).await?;
         listener.listen(CHANNEL).await?;
         Ok(Self(listener))
     }

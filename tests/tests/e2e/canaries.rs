@@ -231,7 +231,10 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
     }
 
     // What is kept. Postgres' files are looked through at the end, like all others, but what is long is compressed there.
-    let dump = Command::new("pg_dump").arg(cluster.postgres.url()).output().unwrap();
+    let dump = Command::new("pg_dump")
+        .arg(cluster.postgres.superuser_url())
+        .output()
+        .unwrap();
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     assert!(
         String::from_utf8_lossy(&dump.stdout).contains("v1|test|"),

@@ -23,7 +23,7 @@ pub struct TlsChange {
 }
 
 /// How requests are to say who they come from, in place of all that was said of it. Where what is secret is `None`, the
-/// stored one is kept, if it is of the same kind.
+/// stored one is kept, if it is of the same kind and goes where it went before.
 #[derive(Debug, Clone)]
 pub enum AuthenticationChange {
     /// HTTP Basic.
@@ -130,6 +130,29 @@ fn check_tls(
     }
 }
 
+/// What proves who asks, as a change has it.
+struct Secret {
+    field: &'static str,
+    sealed_for: &'static str,
+    given: Option<String>,
+    /// The stored one, sealed, or why it cannot stand in for one that is not given.
+    stored: Result<String, &'static str>,
+}
+
+impl Secret {
+    /// What to store.
+    fn sealed(self, webhook: &Webhook, rules: &Rules<'_>, errors: &mut Vec<FieldError>) -> String {
+        let Some(given) = self.given else {
+            return self.stored.unwrap_or_else(|reason| {
+                errors.push(FieldError::new(self.field, reason));
+                String::new()
+            });
+        };
+        note(errors, self.field, validate::credential(&given));
+        seal(rules.keys, webhook, self.sealed_for, &given)
+    }
+}
+
 /// Applies what the changes say of authentication.
 pub(super) fn apply_authentication(
     change: Option<AuthenticationChange>,
@@ -138,16 +161,6 @@ pub(super) fn apply_authentication(
     errors: &mut Vec<FieldError>,
 ) {
     let stored = webhook.authentication.take();
-    let mut sealed = |field: &str, of: &str, given: Option<&str>, stored: Option<String>| {
-        let Some(given) = given else {
-            if stored.is_none() {
-                errors.push(FieldError::new(field, "give it: none is stored"));
-            }
-            return stored.unwrap_or_default();
-        };
-        note(errors, field, validate::credential(given));
-        seal(rules.keys, webhook, of, given)
-    };
     webhook.authentication = match change {
         None => None,
         Some(AuthenticationChange::Basic { username, password }) => {
@@ -155,7 +168,13 @@ pub(super) fn apply_authentication(
                 Some(webhooks::Authentication::Basic { sealed_password, .. }) => Some(sealed_password),
                 _ => None,
             };
-            let sealed_password = sealed("/authentication/password", SEALED_PASSWORD, password.as_deref(), stored);
+            let secret = Secret {
+                field: "/authentication/password",
+                sealed_for: SEALED_PASSWORD,
+                given: password,
+                stored: stored.ok_or("give it: none is stored"),
+            };
+            let sealed_password = secret.sealed(webhook, rules, errors);
             note(errors, "/authentication/username", validate::username(&username));
             Some(webhooks::Authentication::Basic {
                 username,
@@ -168,18 +187,6 @@ pub(super) fn apply_authentication(
             client_secret,
             scope,
         }) => {
-            let stored = match stored {
-                Some(webhooks::Authentication::ClientCredentials {
-                    sealed_client_secret, ..
-                }) => Some(sealed_client_secret),
-                _ => None,
-            };
-            let field = "/authentication/client_secret";
-            let sealed_client_secret = sealed(field, SEALED_CLIENT_SECRET, client_secret.as_deref(), stored);
-            note(errors, "/authentication/client_id", validate::client_id(&client_id));
-            if let Some(scope) = &scope {
-                note(errors, "/authentication/scope", validate::scope(scope));
-            }
             let token_url = match rules.guard.check(&token_url) {
                 Ok(target) => target.as_str().to_owned(),
                 Err(refused) => {
@@ -187,6 +194,29 @@ pub(super) fn apply_authentication(
                     token_url
                 }
             };
+            let stored = match stored {
+                Some(webhooks::Authentication::ClientCredentials {
+                    token_url: before,
+                    sealed_client_secret,
+                    ..
+                }) => match before == token_url {
+                    true => Ok(sealed_client_secret),
+                    // Whoever may write the webhook need not know the secret, and would have it sent to them.
+                    false => Err("give it anew: the stored one is for another `token_url`"),
+                },
+                _ => Err("give it: none is stored"),
+            };
+            let secret = Secret {
+                field: "/authentication/client_secret",
+                sealed_for: SEALED_CLIENT_SECRET,
+                given: client_secret,
+                stored,
+            };
+            let sealed_client_secret = secret.sealed(webhook, rules, errors);
+            note(errors, "/authentication/client_id", validate::client_id(&client_id));
+            if let Some(scope) = &scope {
+                note(errors, "/authentication/scope", validate::scope(scope));
+            }
             Some(webhooks::Authentication::ClientCredentials {
                 token_url,
                 client_id,

@@ -101,7 +101,12 @@ async fn list(
         object_type: query.object_type,
         event: query.event,
     };
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project(within.project.id)
+        .connection()
+        .await
+        .map_err(failed)?;
     let all = every_webhook(&mut connection, within.project.id).await?;
     let views = all.iter().filter_map(|webhook| WebhookView::of(webhook, profile));
     Ok(Json(views.filter(|view| view.is_wanted(&filter)).collect()))
@@ -121,7 +126,12 @@ async fn show(
     Path((_, named)): Path<(String, String)>,
 ) -> Result<Json<WebhookView>, Problem> {
     let profile = profile(&api, &within.project)?;
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project(within.project.id)
+        .connection()
+        .await
+        .map_err(failed)?;
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;

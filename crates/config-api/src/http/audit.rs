@@ -143,7 +143,12 @@ async fn page_of(api: &Api, project: Option<ProjectId>, filter: Filter) -> Resul
         until: filter.until,
         reveals: filter.reveals,
     };
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project_or_all(project)
+        .connection()
+        .await
+        .map_err(failed)?;
     let rows = audit::page(&mut connection, &filter, before, u32::from(query.limit) + 1).await;
     let page = Page::cut(rows.map_err(failed)?, &query, |entry| entry.request.id)?;
     Ok(Json(page.map(EntryView::from)))

@@ -26,6 +26,7 @@ use proto_schemas::id::ProjectId;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use store::Store;
 use store::idempotency_keys::{self, Claim, Key};
 use uuid::Uuid;
 
@@ -88,7 +89,8 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
         created_at: now,
     };
     let before = |ago: Duration| now.checked_sub(ago).unwrap_or(Timestamp::MIN);
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let store = api.database.of_project_or_all(caller.project);
+    let mut connection = store.connection().await.map_err(failed)?;
     let claim = idempotency_keys::claim(&mut connection, &row, before(KEPT), before(ABANDONED)).await;
     drop(connection);
     match claim.map_err(failed)? {
@@ -111,7 +113,7 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
     let request = Request::from_parts(parts, AxumBody::from(body));
     let done = tokio::spawn(async move {
         let response = next.run(request).await;
-        keep(&api, &row, response).await
+        keep(&api, &store, &row, response).await
     });
     done.await.map_err(Problem::internal)?
 }
@@ -138,7 +140,7 @@ fn key(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 /// Keeps the answer, or forgets the key where the answer says nothing of the request.
-async fn keep(api: &Api, row: &Key, response: Response) -> Result<Response, Problem> {
+async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result<Response, Problem> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Problem::internal)?.to_bytes();
     let status = parts.status;
@@ -150,7 +152,7 @@ async fn keep(api: &Api, row: &Key, response: Response) -> Result<Response, Prob
             StatusCode::TOO_MANY_REQUESTS,
         ]
         .contains(&status);
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = store.connection().await.map_err(failed)?;
     if passing {
         idempotency_keys::forget(&mut connection, row).await.map_err(failed)?;
     } else {

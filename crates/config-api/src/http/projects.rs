@@ -155,7 +155,7 @@ pub(super) async fn create(
         created_at: now,
     };
 
-    let mut transaction = api.store.begin().await.map_err(failed)?;
+    let mut transaction = api.database.of_all_projects().begin().await.map_err(failed)?;
     projects::insert(&mut transaction, &project)
         .await
         .map_err(|error| match error.constraint() {
@@ -189,7 +189,12 @@ pub(super) async fn list(
 ) -> Result<Json<Page<ProjectView>>, Problem> {
     caller.require(Scope::Read)?;
     let before: Option<Uuid> = query.after()?;
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project_or_all(caller.project)
+        .connection()
+        .await
+        .map_err(failed)?;
     let rows = match caller.project {
         // A token of one project sees that one.
         Some(own) => projects::by_ids(&mut connection, &[own]).await,
@@ -244,7 +249,7 @@ pub(super) async fn change(
         })?;
     }
     let id = within.project.id;
-    let mut transaction = api.store.begin().await.map_err(failed)?;
+    let mut transaction = api.database.of_project(id).begin().await.map_err(failed)?;
     projects::lock(&mut transaction, id).await.map_err(failed)?;
     let stored = projects::by_ids(&mut transaction, &[id]).await.map_err(failed)?;
     let mut project = stored.into_iter().next().unwrap_or(within.project);

@@ -99,7 +99,12 @@ async fn page(
     query: &PageQuery,
 ) -> Result<Json<Page<RejectedEventView>>, Problem> {
     let before: Option<Uuid> = query.after()?;
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project_or_all(project)
+        .connection()
+        .await
+        .map_err(failed)?;
     let limit = u32::from(query.limit) + 1;
     let rows = log::rejected_events(&mut connection, project, before.map(EventKey::from_uuid), limit).await;
     let page = Page::cut(rows.map_err(failed)?, query, |rejected| rejected.key.as_uuid())?;

@@ -69,7 +69,12 @@ impl SessionView {
         csrf: Option<String>,
         begun_at: Option<Timestamp>,
     ) -> Result<Self, Problem> {
-        let mut connection = api.store.connection().await.map_err(failed)?;
+        let mut connection = api
+            .database
+            .of_project_or_all(caller.project)
+            .connection()
+            .await
+            .map_err(failed)?;
         let token = tokens::by_id(&mut connection, caller.token).await.map_err(failed)?;
         let token = token.ok_or(Code::Unauthenticated)?;
         let project = match token.project {
@@ -122,7 +127,7 @@ pub(super) async fn create(
         parts.uri.authority().map(|authority| authority.as_str()),
     )?;
     let now = api.now();
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
     let mut caller = Caller::with_token(&login.token, &parts, &api, &mut connection).await?;
     let project = caller.project;
     audit::begin(&parts, &api, &mut connection, &mut caller, project).await?;
@@ -174,7 +179,12 @@ pub(super) async fn show(
     ),
 )]
 pub(super) async fn end(State(api): State<Arc<Api>>, parts: Parts, mut caller: Caller) -> Result<Response, Problem> {
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project_or_all(caller.project)
+        .connection()
+        .await
+        .map_err(failed)?;
     let project = caller.project;
     audit::begin(&parts, &api, &mut connection, &mut caller, project).await?;
     if caller.session.is_none() {

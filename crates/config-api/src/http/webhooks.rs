@@ -90,7 +90,12 @@ async fn show(
     within: InProject<Read>,
     Path((_, named)): Path<(String, String)>,
 ) -> Result<Tagged<WebhookView>, Problem> {
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project(within.project.id)
+        .connection()
+        .await
+        .map_err(failed)?;
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;
@@ -154,7 +159,12 @@ async fn remove(
 
 /// The webhook with its health, as answers have it.
 async fn shown(api: &Api, webhook: &Webhook) -> Result<Tagged<WebhookView>, Problem> {
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project(webhook.project)
+        .connection()
+        .await
+        .map_err(failed)?;
     tagged(&mut connection, webhook, api.now()).await
 }
 

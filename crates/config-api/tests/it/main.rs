@@ -16,5 +16,6 @@ mod sessions;
 mod streams;
 mod support;
 mod templates;
+mod tenancy;
 mod trials;
 mod variables;

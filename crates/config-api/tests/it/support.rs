@@ -13,7 +13,7 @@ use proto_schemas::id::{ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::Store;
+use store::{Database, Store};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -119,9 +119,15 @@ impl World {
     }
 
     pub(crate) async fn store(&self) -> Store {
-        Store::connect(&self.config(ADMIN).postgres, "test", Duration::from_secs(30))
-            .await
-            .unwrap()
+        let database = Database::connect(&self.config(ADMIN).postgres, "test", Duration::from_secs(30)).await;
+        database.unwrap().of_all_projects()
+    }
+
+    /// The same with further arguments; its connections are called `one`.
+    pub(crate) async fn store_with(&self, more: &[&str]) -> Store {
+        let config = self.config_with(ADMIN, KEYS, more).postgres;
+        let database = Database::connect(&config, "one", Duration::from_secs(30)).await;
+        database.unwrap().of_all_projects()
     }
 }
 

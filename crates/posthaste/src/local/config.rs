@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Names the nats-server to run instead of looking for one.
 pub const NATS_SERVER: &str = "POSTHASTE_NATS_SERVER";
 
-/// Names the folder of Postgres' programs (`postgres`, `initdb`, `createdb`) instead of looking for one.
+/// Names the folder of Postgres' programs (`postgres`, `initdb`, `createdb`, `psql`) instead of looking for one.
 pub const POSTGRES_BIN: &str = "POSTHASTE_POSTGRES_BIN";
 
 /// Where `make setup` puts nats-server: in the checkout that this was built from.

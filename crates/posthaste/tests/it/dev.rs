@@ -188,7 +188,14 @@ async fn servers_that_are_named_are_used_and_left_alone() {
 
     assert!(dev.stop(Signal::TERM).success(), "{}", dev.output());
     assert!(listens(nats.port()));
-    assert_eq!(psql(&database_url, "select name from projects").unwrap(), "acme");
+    assert_eq!(
+        psql(
+            &format!("{database_url}&options=-c%20posthaste.project%3Dall"),
+            "select name from projects"
+        )
+        .unwrap(),
+        "acme"
+    );
 }
 
 #[test]

@@ -31,7 +31,7 @@ use retry_scheduler::wake::Wake;
 use store::pending_deliveries::{self, DeliveryKey, Drain, Room};
 use store::projects::Project;
 use store::webhooks::Webhook;
-use store::{Connection, Store, attempts, log, projects, webhooks};
+use store::{Connection, Database, Store, attempts, log, projects, webhooks};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -129,8 +129,11 @@ impl Ledger {
 
     pub(crate) async fn on(database_url: &str) -> Self {
         let config = config("nats://nowhere", database_url).postgres;
-        let store = Store::connect(&config, "test", Duration::from_secs(10)).await.unwrap();
-        store.migrate().await.unwrap();
+        let database = Database::connect(&config, "test", Duration::from_secs(10))
+            .await
+            .unwrap();
+        database.migrate().await.unwrap();
+        let store = database.of_all_projects();
         let clock = Manual::at(START);
         let wake = Wake::default();
         let patience = Patience {

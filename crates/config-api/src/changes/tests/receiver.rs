@@ -172,6 +172,50 @@ fn what_proves_who_asks_is_stored_sealed_and_kept_where_none_is_given() {
 }
 
 #[test]
+fn a_stored_client_secret_is_sent_nowhere_else() {
+    let world = World::new();
+    let mut webhook = blank();
+    credentials("https://id.example.com/token", Some("canary"))
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    for elsewhere in [
+        "https://evil.example.com/token",
+        "https://id.example.com/another",
+        "https://id.example.com:8443/token",
+        "https://id.example.com/token?a=b",
+    ] {
+        let errors = refused(credentials(elsewhere, None), &webhook);
+        assert_eq!(pointers(&errors), ["#/authentication/client_secret"], "{elsewhere}");
+        let text = "give it anew: the stored one is for another `token_url`";
+        assert_eq!(errors[0].detail, text);
+    }
+
+    // The same place in other words, as another client, for something else.
+    let before = webhook.clone();
+    with_authentication(AuthenticationChange::ClientCredentials {
+        token_url: "https://ID.example.com:443/token".to_owned(),
+        client_id: "c-2".to_owned(),
+        client_secret: None,
+        scope: Some("hooks:write".to_owned()),
+    })
+    .apply(&mut webhook, &world.rules())
+    .unwrap();
+    let sealed = |webhook: &Webhook| match &webhook.authentication {
+        Some(Authentication::ClientCredentials {
+            sealed_client_secret, ..
+        }) => sealed_client_secret.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(sealed(&webhook), sealed(&before));
+
+    credentials("https://evil.example.com/token", Some("theirs"))
+        .apply(&mut webhook, &world.rules())
+        .unwrap();
+    let opened = world.open(&webhook, "authentication:client_secret", &sealed(&webhook));
+    assert_eq!(opened, "theirs");
+}
+
+#[test]
 fn access_tokens_are_had_from_where_webhooks_may_go() {
     for (token_url, text) in [
         ("https://169.254.169.254/token", "target address not allowed"),

@@ -118,7 +118,12 @@ pub(super) async fn export(
         since: filter.since,
         until: filter.until,
     };
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api
+        .database
+        .of_project(within.project.id)
+        .connection()
+        .await
+        .map_err(failed)?;
     let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     drop(connection);
     let mut export = Export {
@@ -191,7 +196,13 @@ impl Export {
 
     async fn page(&mut self) -> Result<Lines, Problem> {
         let limit = if self.with_responses { PAGE_WITH_RESPONSES } else { PAGE };
-        let mut connection = self.api.store.connection().await.map_err(failed)?;
+        let mut connection = self
+            .api
+            .database
+            .of_project(self.project)
+            .connection()
+            .await
+            .map_err(failed)?;
         let page = log::attempts(&mut connection, self.project, &self.chosen.filter(), self.after, limit)
             .await
             .map_err(failed)?;

@@ -118,7 +118,7 @@ pub(super) async fn follow(
         replay: filter.replay,
         ..Asked::default()
     };
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
     let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     let now = Recorded::before(log::horizon(&mut connection).await.map_err(failed)?);
     drop(connection);
@@ -205,7 +205,7 @@ impl Follower {
         self.send(format!("retry: 2000\nid: {id}\n\n")).await?;
         loop {
             let read = async {
-                let mut connection = self.api.store.connection().await?;
+                let mut connection = self.api.database.of_project(self.project).connection().await?;
                 log::recorded(&mut connection, self.project, self.last, PAGE).await
             };
             let missed = read.await.map_err(|error| {

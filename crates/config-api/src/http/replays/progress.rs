@@ -127,7 +127,12 @@ impl Watched {
 
     async fn look(&self) -> Result<Option<ProgressView>, store::Error> {
         let now = self.api.now();
-        let mut connection = self.api.store.connection().await?;
+        let mut connection = self
+            .api
+            .database
+            .of_project(self.within.project.id)
+            .connection()
+            .await?;
         if !tokens::is_valid(&mut connection, self.within.caller.token, now).await? {
             return Ok(None);
         }

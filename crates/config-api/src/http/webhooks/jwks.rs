@@ -68,7 +68,7 @@ pub(super) async fn show(
     let id = Uuid::parse_str(&webhook)
         .map(WebhookId::from_uuid)
         .map_err(|_| absent())?;
-    let mut connection = api.store.connection().await.map_err(failed)?;
+    let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
     let found = webhooks::by_ids(&mut connection, &[id]).await.map_err(failed)?;
     let found = found.into_iter().find(|webhook| webhook.deleted_at.is_none());
     let webhook = found.ok_or_else(absent)?;

@@ -78,7 +78,7 @@ pub(in crate::http) enum AuthenticationBody {
         /// Who asks for them, by HTTP Basic.
         #[schema(min_length = 1, max_length = 256, example = "posthaste")]
         client_id: String,
-        /// Never given out again; absent or null, the stored one is kept.
+        /// Never given out again; absent or null, the stored one is kept, unless `token_url` is another.
         #[schema(max_length = 1024)]
         client_secret: Option<String>,
         /// What they are to be good for.

@@ -4,6 +4,9 @@
 //! The port can be reached by every user of this machine, so there a random password is needed (SCRAM), which a file
 //! that only we can read keeps. The socket lies in a folder that only the server's account (and root) can enter, so there
 //! everybody is trusted. [`Postgres::url`] goes through the socket, which is also the faster way.
+//!
+//! The databases belong to a role of their own, as they should anywhere: Postgres keeps projects apart for it, and not for
+//! a superuser.
 
 mod place;
 mod programs;
@@ -35,7 +38,11 @@ const HANDOVER: Duration = Duration::from_secs(15);
 const LONGEST_SOCKET_PATH: usize = 107;
 
 const NAME: &str = "postgres";
-const SUPERUSER: &str = "posthaste";
+/// Whose the databases are, and who the services are; neither a superuser nor exempt from row-level security.
+const OWNER: &str = "posthaste";
+const SUPERUSER: &str = "postgres";
+/// The superuser of clusters made before there was an owner. They are kept as they are.
+const SUPERUSER_BEFORE: &str = OWNER;
 const DATABASE: &str = "posthaste";
 
 /// How a private Postgres is run.
@@ -78,6 +85,7 @@ pub struct Postgres {
     options: Options,
     account: Option<Account>,
     folder: PathBuf,
+    superuser: &'static str,
     password: String,
     port: u16,
     /// The socket's folder. Not in `folder`: a socket's path must be short, and the place of kept data need not be.
@@ -108,6 +116,7 @@ impl Postgres {
             options: options.clone(),
             account,
             folder,
+            superuser: SUPERUSER,
             password,
             port: 0,
             run,
@@ -115,6 +124,7 @@ impl Postgres {
         postgres.initialise().await?;
         postgres.write_certificate()?;
         postgres.launch_on_a_free_port().await?;
+        postgres.make_owner().await?;
         match postgres.create_database(DATABASE).await {
             // It was kept from an earlier run.
             Err(Error::Failed { log, .. }) if log.contains("already exists") => Ok(postgres),
@@ -122,17 +132,24 @@ impl Postgres {
         }
     }
 
-    /// The database `posthaste`, as its superuser, through the socket; the same over restarts.
+    /// The database `posthaste`, as its owner, through the socket; the same over restarts.
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_of(DATABASE)
+        self.url_of(OWNER, DATABASE)
+    }
+
+    /// The same as the server's superuser, for whom nothing is hidden: for backups, and for tests that look behind the
+    /// services.
+    #[must_use]
+    pub fn superuser_url(&self) -> String {
+        self.url_of(self.superuser, DATABASE)
     }
 
     /// The database `posthaste` through the port of 127.0.0.1, password included; the same over restarts.
     #[must_use]
     pub fn tcp_url(&self) -> String {
         format!(
-            "postgres://{SUPERUSER}:{}@{}:{}/{DATABASE}",
+            "postgres://{OWNER}:{}@{}:{}/{DATABASE}",
             self.password,
             Ipv4Addr::LOCALHOST,
             self.port
@@ -151,29 +168,55 @@ impl Postgres {
         self.server.as_ref().map(Process::id)
     }
 
-    /// Makes another, empty database. Returns its URL, through the socket.
+    /// Makes another, empty database. Returns its URL, as its owner, through the socket.
     ///
     /// # Errors
     /// There is one of this name, or the server does not run.
     pub async fn create_database(&self, name: &str) -> Result<String, Error> {
-        let arguments = [
+        let wanted = ["--maintenance-db=postgres", "--owner", OWNER, "--", name];
+        self.run("createdb", self.as_superuser(&wanted))
+            .await
+            .map(|()| self.url_of(OWNER, name))
+    }
+
+    /// Makes the role that owns the databases, unless there is one.
+    async fn make_owner(&mut self) -> Result<(), Error> {
+        // A password has no place among a program's arguments, which everybody may read.
+        let statements = self.run.path().join("owner.sql");
+        let sql = format!(
+            "SELECT 'CREATE ROLE {OWNER} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') \\gexec
+             ALTER ROLE {OWNER} PASSWORD '{}';",
+            self.password
+        );
+        write_secret(&statements, &sql)?;
+        if let Some(account) = &self.account {
+            account.own(&statements)?;
+        }
+        let file = format!("--file={}", statements.to_string_lossy());
+        let wanted = ["--no-psqlrc", "--set=ON_ERROR_STOP=1", &file, "--dbname=postgres"];
+        let made = self.run("psql", self.as_superuser(&wanted)).await;
+        fs::remove_file(&statements).map_err(Error::io("remove the statements that make the owner"))?;
+        match made {
+            Err(Error::Failed { log, .. }) if log.contains("role \"postgres\" does not exist") => {
+                self.superuser = SUPERUSER_BEFORE;
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
+    fn as_superuser(&self, more: &[&str]) -> Vec<String> {
+        let (socket, port) = (self.run.path().to_string_lossy(), self.port.to_string());
+        let who = [
             "--host",
-            &self.run.path().to_string_lossy(),
+            &*socket,
             "--port",
-            &self.port.to_string(),
-        ]
-        .into_iter()
-        .chain([
+            &*port,
             "--username",
-            SUPERUSER,
+            self.superuser,
             "--no-password",
-            "--maintenance-db=postgres",
-            "--",
-            name,
-        ])
-        .map(str::to_owned)
-        .collect();
-        self.run("createdb", arguments).await.map(|()| self.url_of(name))
+        ];
+        who.iter().chain(more).map(|argument| (*argument).to_owned()).collect()
     }
 
     /// Looks whether it still runs.
@@ -219,17 +262,14 @@ impl Postgres {
         }
     }
 
-    fn url_of(&self, database: &str) -> String {
+    fn url_of(&self, role: &str, database: &str) -> String {
         let socket = self
             .run
             .path()
             .to_string_lossy()
             .replace('%', "%25")
             .replace('/', "%2F");
-        format!(
-            "postgres://{SUPERUSER}@localhost:{}/{database}?host={socket}",
-            self.port
-        )
+        format!("postgres://{role}@localhost:{}/{database}?host={socket}", self.port)
     }
 
     fn data(&self) -> PathBuf {

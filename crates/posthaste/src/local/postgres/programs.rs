@@ -18,7 +18,7 @@ pub(super) fn find(options: &Options) -> Result<PathBuf, Error> {
         }
     };
     let whole = |folder: &PathBuf| {
-        ["postgres", "initdb", "createdb"]
+        ["postgres", "initdb", "createdb", "psql"]
             .iter()
             .all(|name| folder.join(name).is_file())
     };
