@@ -222,15 +222,14 @@ impl Cluster {
 
     /// The memory that a service has in RAM, in MiB.
     ///
-    /// # Panics
+    /// # Errors
     /// Where it does not run.
-    #[must_use]
-    pub fn resident(&self, role: Role) -> u64 {
-        let id = self.process_id(role).expect("it has been started");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    pub fn resident(&self, role: Role) -> anyhow::Result<u64> {
+        let id = self.process_id(role).context("not started")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kibibytes.expect("the kernel counts it") / 1024
+        let kibibytes = line.and_then(|line| line.split_whitespace().next());
+        Ok(kibibytes.context("the kernel does not say")?.parse::<u64>()? / 1024)
     }
 
     /// Ends a service with SIGKILL, at whatever line it is.

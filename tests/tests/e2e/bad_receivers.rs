@@ -98,7 +98,7 @@ async fn bad_receivers_hold_neither_a_slot_past_the_deadline_nor_memory() {
             (settled.iter().sum::<u64>() as usize == published).then_some(())
         })
         .await;
-        cluster.resident(Role::Dispatcher)
+        cluster.resident(Role::Dispatcher).unwrap()
     };
     // What is allocated once is allocated by then: every webhook has had as many requests at once as it may.
     let warm = wave("warm").await;

@@ -193,7 +193,7 @@ async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
     let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
     let (alone, memory) = (
         p99(&producer, &quick, "before").await,
-        cluster.resident(Role::Dispatcher),
+        cluster.resident(Role::Dispatcher).unwrap(),
     );
 
     producer.publish_many("acme", "dead", BACKLOG).await;
@@ -208,7 +208,7 @@ async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
     .await;
     let (beside, grown) = (
         p99(&producer, &quick, "beside").await,
-        cluster.resident(Role::Dispatcher),
+        cluster.resident(Role::Dispatcher).unwrap(),
     );
     println!("p99 {alone:?} alone, {beside:?} beside {BACKLOG} parked; dispatcher {memory} MiB, then {grown} MiB");
     assert!(dead.count() <= 40, "{} requests to a dead receiver", dead.count());
