@@ -340,6 +340,8 @@ mod tests {
             "db.prod.svc.cluster.local",
             "x.home.arpa",
             "1.0.0.127.in-addr.arpa",
+            "example.1",
+            "example.0x7f",
             "x.onion",
             "example..",
             "a.b,c.com",
@@ -488,8 +490,9 @@ mod tests {
         });
         assert!(policy.check("https://receiver:8443/").is_ok());
         assert!(policy.check("https://DB.prod.svc./").is_ok());
-        assert!(policy.check("https://other.receiver.svc/").is_err());
-        assert!(policy.check("https://receiver2/").is_err());
+        for other in ["other.receiver.svc", "receiver2", "x.db.prod.svc", "prod.svc", "svc"] {
+            assert!(policy.check(&format!("https://{other}/")).is_err(), "{other}");
+        }
     }
 
     #[test]

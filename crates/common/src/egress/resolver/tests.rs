@@ -210,3 +210,12 @@ async fn what_is_refused_for_its_ipv6_addresses_alone_is_counted_by_itself() {
         );
     }
 }
+
+#[test]
+fn no_answer_is_kept_for_more_than_five_minutes_and_no_missing_name_for_more_than_ten_seconds() {
+    // The resolver's own clock cannot be moved.
+    let mut options = ResolverOpts::default();
+    configure(&mut options);
+    assert_eq!(options.positive_max_ttl, Some(Duration::from_secs(300)));
+    assert_eq!(options.negative_max_ttl, Some(Duration::from_secs(10)));
+}
