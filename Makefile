@@ -47,6 +47,12 @@ faults: build ## Have each service die at each boundary between two steps, and l
 fuzz: setup ## Fuzz what strangers send, each target for a minute (SECONDS=600 TARGETS="url wire" say otherwise)
 	@tests/fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
+# Not in `ci`: five hundred times something is broken, built and tested. Needs Debian's iproute2.
+.PHONY: mutants
+mutants: ## Break the guard, signing and retries in small ways, and look whether a test notices (ONLY=egress/resolver)
+	@deploy/local/cargo-tool.sh cargo-mutants 27.1.0
+	@tests/mutants.sh $(ONLY)
+
 .PHONY: lint
 lint: ## Check formatting, and let clippy find no fault
 	$(CARGO) fmt --all --check

@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto_schemas::definition::SecretKind;
 use rand::Rng as _;
-use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
+use secrecy::{SecretString, zeroize::Zeroizing};
 use sha2::Sha256;
 
 pub use self::v1a::{PrivateKey, PublicKey};
@@ -158,7 +158,7 @@ impl Secret {
         }
     }
 
-    /// A new random secret, `whsec_` and the base64 of 32 bytes; its [`text`](Self::text) is for the receiver.
+    /// A new random secret, `whsec_` and the base64 of 32 bytes; its text is for the receiver.
     ///
     /// Drawn from the operating system's randomness and not from a given rng: a seed would be a way to guess it.
     #[must_use]
@@ -167,12 +167,6 @@ impl Secret {
         rand::rng().fill_bytes(key.as_mut());
         let text = Zeroizing::new(format!("{PREFIX}{}", STANDARD.encode(key.as_ref())));
         Self::scheduled(&text, key.as_ref())
-    }
-
-    /// The secret as it was typed: to be sealed, or shown in the one answer that creates it.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        self.text.expose_secret()
     }
 
     fn scheduled(text: &str, key: &[u8]) -> Self {
@@ -229,6 +223,7 @@ pub fn body_hmac(body: &[u8], secret: &Secret) -> String {
 mod tests {
     use http::HeaderMap;
     use proptest::prelude::*;
+    use secrecy::ExposeSecret as _;
     use standardwebhooks::Webhook as Oracle;
 
     use super::*;
@@ -335,6 +330,16 @@ mod tests {
         let text = "whsk_of mine";
         assert!(matches!(Key::of_kind(SecretKind::V1, text), Ok(Key::V1(_))));
         assert!(Key::parse(text).is_err());
+    }
+
+    #[test]
+    fn no_two_keys_are_generated_alike_and_only_a_private_one_has_a_public_one() {
+        for (kind, is_public) in [(SecretKind::V1, false), (SecretKind::V1a, true)] {
+            let [one, other] = [(); 2].map(|()| Key::generate(kind));
+            assert_ne!(one.text().expose_secret(), other.text().expose_secret());
+            assert_eq!(one.public().is_some(), is_public);
+            assert!(!is_public || one.public() != other.public());
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// otherwise; whoever refuses it sooner has another asked for.
 const LIFETIME_UNSAID: Duration = Duration::from_secs(300);
 /// How long a token is kept at most.
-const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long before its end a token is not used any more, at most; of a short life, a tenth.
 const MARGIN_MAX: Duration = Duration::from_secs(30);
 
@@ -139,12 +139,25 @@ async fn ask(credentials: &ClientCredentials, prepared: &Prepared, client: &Clie
         .await
         .outcome
         .map_err(|error| Missing::of_request(&error))?;
-    read(&response, asked_at)
+    let granted = read(&response)?;
+    Ok(Held {
+        value: granted.value,
+        until: asked_at + granted.kept_for,
+    })
+}
+
+/// A token that was given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The value of the header `authorization`.
+    pub value: HeaderValue,
+    /// For how long it is used, counted from when it was asked for.
+    pub kept_for: Duration,
 }
 
 /// An answer (RFC 6749 §5.1).
 #[derive(Deserialize)]
-struct Granted {
+struct Grant {
     access_token: String,
     token_type: String,
     expires_in: Option<Value>,
@@ -157,9 +170,12 @@ struct Refusal {
 }
 
 /// What the token endpoint's answer comes to. Pure.
-fn read(response: &Response, asked_at: Instant) -> Result<Held, Missing> {
+///
+/// # Errors
+/// [`Missing`], which repeats nothing of the answer but its status and a refusal that the specification knows.
+pub fn read(response: &Response) -> Result<Granted, Missing> {
     if response.status != StatusCode::OK {
-        let refusal = serde_json::from_slice::<Refusal>(&response.body).ok();
+        let refusal = object::<Refusal>(&response.body);
         let word = refusal.and_then(|refusal| REFUSALS.into_iter().find(|word| *word == refusal.error));
         let word = word.map_or_else(String::new, |word| format!(" ({word})"));
         return Err(Missing::because(format_args!(
@@ -170,8 +186,8 @@ fn read(response: &Response, asked_at: Instant) -> Result<Held, Missing> {
     if response.truncated {
         return Err(Missing::because("the token endpoint's answer is too long"));
     }
-    let granted: Granted = serde_json::from_slice(&response.body)
-        .map_err(|_| Missing::because("the token endpoint's answer holds no access_token and token_type in JSON"))?;
+    let granted = object::<Grant>(&response.body)
+        .ok_or_else(|| Missing::because("the token endpoint's answer holds no access_token and token_type in JSON"))?;
     if !granted.token_type.eq_ignore_ascii_case("bearer") {
         return Err(Missing::because(
             "the token endpoint gives tokens that are no bearer tokens",
@@ -192,10 +208,16 @@ fn read(response: &Response, asked_at: Instant) -> Result<Held, Missing> {
         true => None,
         false => bearer(&granted.access_token).ok(),
     };
-    Ok(Held {
+    Ok(Granted {
         value: value.ok_or_else(|| Missing::because("the token endpoint's access_token fits into no header"))?,
-        until: asked_at + (lifetime - MARGIN_MAX.min(lifetime / 10)),
+        kept_for: lifetime - MARGIN_MAX.min(lifetime / 10),
     })
+}
+
+/// A JSON object. For a struct, serde would take a list of its members' values as well.
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
 #[cfg(test)]

@@ -306,6 +306,7 @@ mod tests {
     fn a_probe_closes_it_or_opens_it_for_longer() {
         let mut now = Instant::now();
         let mut breaker = opened(now);
+        assert_eq!(breaker.openings(), 1);
         for seconds in [4, 8, 16, 32, 60, 60] {
             let Gate::Shut(wait) = breaker.gate(now) else {
                 panic!("{breaker:?}")
@@ -320,6 +321,7 @@ mod tests {
                 Some(Moved::Opened { wait, again: true })
             );
         }
+        assert_eq!(breaker.openings(), 7);
         now += Duration::from_secs(60);
         let probe = breaker.begin(now);
         assert_eq!(breaker.end(probe, Sign::Well, now, RULES, 0.0), Some(Moved::Closed));
@@ -368,6 +370,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_opening_is_longer_by_chance_and_at_most_by_a_fifth() {
+        for (chance, millis) in [(0.0, 2000), (0.5, 2200), (1.0, 2400), (7.0, 2400), (-1.0, 2000)] {
+            assert_eq!(wait(0, RULES, chance), Duration::from_millis(millis), "{chance}");
+        }
+        // However often it opened.
+        assert_eq!(wait(u32::MAX, RULES, 0.0), RULES.wait_max);
+    }
+
+    #[test]
+    fn where_it_stands_has_a_word_in_metrics() {
+        let words = [Phase::Closed, Phase::Open, Phase::HalfOpen].map(Phase::as_str);
+        assert_eq!(words, ["closed", "open", "half_open"]);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Come,
@@ -396,16 +413,25 @@ mod tests {
             let mut under_way: Vec<Pass> = Vec::new();
             let mut probe: Option<Pass> = None;
             let mut opened_at: Option<(Instant, Duration)> = None;
+            // All that were ever let through, and how many of them before it came to stand where it stands.
+            let (mut ever, mut old): (Vec<Pass>, usize) = (Vec::new(), 0);
             for step in steps {
+                let (was, is_reset) = (breaker.phase(), matches!(step, Step::Reset));
                 match step {
                     Step::Come => match breaker.gate(now) {
-                        Gate::Pass => under_way.push(breaker.begin(now)),
+                        Gate::Pass => {
+                            let pass = breaker.begin(now);
+                            ever.push(pass);
+                            under_way.push(pass);
+                        }
                         Gate::Probe => {
                             prop_assert_eq!(probe, None, "two probes");
                             if let Some((at, wait)) = opened_at {
                                 prop_assert!(now >= at + wait, "probed too early");
                             }
+                            old = ever.len();
                             let pass = breaker.begin(now);
+                            ever.push(pass);
                             probe = Some(pass);
                             under_way.push(pass);
                         }
@@ -440,6 +466,11 @@ mod tests {
                         prop_assert_eq!(breaker.gate(now), Gate::Pass);
                     }
                 }
+                let is_probe = (was, breaker.phase()) == (Phase::Open, Phase::HalfOpen);
+                if is_reset || was != breaker.phase() && !is_probe {
+                    old = ever.len();
+                }
+                prop_assert!(!ever[..old].iter().any(|pass| breaker.hears(*pass)), "an old request is heard");
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// A lane's throttle.
 #[derive(Debug, Clone, Default)]
 pub struct Throttle {
-    /// Requests that may be under way at once; `None`: as many as usual.
+    /// Requests that may be under way at once; `None`: it was never told to slow down.
     room: Option<usize>,
     /// How many went well since that was changed.
     went_well: usize,
@@ -53,7 +53,7 @@ impl Throttle {
         self.went_well += 1;
         if self.went_well >= room {
             self.went_well = 0;
-            self.room = (room + 1 < usual).then_some(room + 1);
+            self.room = Some((room + 1).min(usual));
         }
     }
 
@@ -87,6 +87,15 @@ mod tests {
             }
         }
         assert_eq!(rooms, (1..=USUAL).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_another_receiver_nothing_is_known() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        throttle.slow_down(now, Duration::from_secs(3));
+        throttle.reset();
+        assert_eq!((throttle.room(USUAL), throttle.wait(now)), (USUAL, Duration::ZERO));
     }
 
     #[test]

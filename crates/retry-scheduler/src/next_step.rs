@@ -215,7 +215,53 @@ mod tests {
     fn a_receiver_cannot_put_us_off_for_more_than_a_day() {
         let mut fact = fact(1, Outcome::Failed, &[0, 1]);
         fact.retry_after = Some(Duration::from_secs(10 * 365 * 86_400));
-        assert!(wait(&decide(&fact, NOW), NOW) <= RETRY_AFTER_MAX.mul_f64(1.0 + SPREAD));
+        let waits = wait(&decide(&fact, NOW), NOW).as_secs_f64();
+        assert!((86_400.0..=86_400.0 * 1.1).contains(&waits), "{waits}");
+    }
+
+    #[test]
+    fn a_definition_cannot_put_an_attempt_off_for_more_than_30_days() {
+        let days = 24 * 3600;
+        let waits = wait(&decide(&fact(1, Outcome::Failed, &[0, 400 * days]), NOW), NOW).as_secs_f64();
+        let most = 30.0 * 86_400.0;
+        assert!((most..=most * 1.1).contains(&waits), "{waits}");
+    }
+
+    #[test]
+    fn a_reason_is_the_status_or_else_what_went_wrong() {
+        for (status, class, error, reason) in [
+            (Some(503), Some(ErrorClass::Status), "503 Service Unavailable", "503"),
+            (Some(200), Some(ErrorClass::Body), "the response broke off", "200"),
+            (
+                None,
+                Some(ErrorClass::Connect),
+                "connection refused",
+                "connect: connection refused",
+            ),
+            (None, Some(ErrorClass::Timeout), "", "timeout"),
+            (None, None, "of an older release", "of an older release"),
+        ] {
+            let fact = AttemptFinished {
+                status,
+                error_class: class,
+                error: error.into(),
+                ..fact(1, Outcome::Failed, &[0])
+            };
+            assert_eq!(cause(&fact), reason);
+        }
+    }
+
+    #[test]
+    fn an_attempt_has_the_same_place_in_every_release() {
+        // Of two releases side by side each may record it, and what the first one said holds.
+        let attempt = |sequence, attempt| AttemptRef {
+            event: EventKey::of_message(NOW, sequence),
+            attempt,
+            ..fact(1, Outcome::Failed, &[]).attempt
+        };
+        let places = [(7, 1), (7, 2), (8, 1), (9, 1)].map(|(sequence, number)| place(&attempt(sequence, number)));
+        let expected = [1_132_660_583, 1_192_139_283, 3_069_200_194, 2_918_099_009_u32];
+        assert_eq!(places.map(|place| place * f64::from(u32::MAX)), expected.map(f64::from));
     }
 
     #[test]

@@ -12,6 +12,7 @@
     reason = "a target tells what it found by panicking"
 )]
 
+mod authentication;
 mod event;
 pub mod mutate;
 mod requests;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "url",
         run: requests::url,
@@ -70,6 +71,47 @@ pub const TARGETS: [Target; 8] = [
         name: "signature",
         run: requests::signature,
         words: &["whsec_", "whsk_", "whpk_", "=", "+", "/", ".", "\0", "v1,"],
+    },
+    Target {
+        name: "access-token",
+        run: authentication::access_token,
+        words: &[
+            "200\0",
+            "\"access_token\":",
+            "\"token_type\":",
+            "\"expires_in\":",
+            "\"error\":",
+            "\"Bearer\"",
+            "\"invalid_client\"",
+            "1e300",
+            "-1",
+            "\"nan\"",
+            "\\n",
+            "\\u0000",
+            "é",
+            ",",
+            "{",
+        ],
+    },
+    Target {
+        name: "pem",
+        run: authentication::pem,
+        words: &[
+            "-----BEGIN CERTIFICATE-----\n",
+            "-----END CERTIFICATE-----\n",
+            "-----BEGIN PRIVATE KEY-----\n",
+            "-----END PRIVATE KEY-----\n",
+            "-----BEGIN EC PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\n",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN X509 CRL-----\n",
+            "-----",
+            "MII",
+            "=",
+            "\r\n",
+            "\n\n",
+            "\0",
+        ],
     },
     Target {
         name: "cursor",

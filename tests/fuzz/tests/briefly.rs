@@ -83,6 +83,16 @@ fn no_key_makes_a_signature_that_is_none() {
 }
 
 #[test]
+fn no_answer_of_a_token_endpoint_is_repeated() {
+    fuzz("access-token");
+}
+
+#[test]
+fn no_pem_is_taken_for_what_it_is_not() {
+    fuzz("pem");
+}
+
+#[test]
 fn no_cursor_is_read_as_what_it_is_not() {
     fuzz("cursor");
 }

@@ -291,6 +291,8 @@ impl fmt::Display for Hosts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use clap::Parser as _;
 
     use super::*;
@@ -340,6 +342,58 @@ mod tests {
             "--egress-proxy=proxy:3128",
         ] {
             assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+        let address = parse(&["--egress-own-hosts=10.0.0.1"]).unwrap_err().to_string();
+        assert!(
+            address.contains("is an address; --egress-deny-cidrs keeps webhooks from those"),
+            "{address}"
+        );
+    }
+
+    /// What a service with this configuration warns of when it starts.
+    fn warnings(config: &Config) -> String {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(Mutex::new(log.reopen().unwrap()))
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || config.warn_if_open());
+        std::fs::read_to_string(log.path()).unwrap()
+    }
+
+    #[test]
+    fn what_is_open_is_warned_of_and_nothing_else() {
+        let closed = Config {
+            deny_cidrs: "8.8.8.8".parse().unwrap(),
+            own_hosts: "hooks.example.com".parse().unwrap(),
+            name_servers: "10.0.0.53".parse().unwrap(),
+            ..Config::default()
+        };
+        assert_eq!(warnings(&closed), "");
+        for (open, variable, value) in [
+            ("--egress-allow-http", "POSTHASTE_EGRESS_ALLOW_HTTP", ""),
+            (
+                "--egress-allow-cidrs=10.0.0.0/8",
+                "POSTHASTE_EGRESS_ALLOW_CIDRS",
+                "10.0.0.0/8",
+            ),
+            (
+                "--egress-allow-hosts=receiver",
+                "POSTHASTE_EGRESS_ALLOW_HOSTS",
+                "receiver",
+            ),
+            (
+                "--egress-proxy=http://proxy:3128",
+                "POSTHASTE_EGRESS_PROXY",
+                "http://proxy:3128",
+            ),
+        ] {
+            let said = warnings(&parse(&[open]).unwrap());
+            assert!(
+                said.contains(&format!("({variable})")) && said.contains(value),
+                "{said}"
+            );
+            assert_eq!((said.matches("WARN").count(), said.lines().count()), (1, 1), "{said}");
         }
     }
 }

@@ -313,3 +313,6 @@ impl Write for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,6 @@ fn of_tls(error: &rustls::Error) -> Error {
     };
     Error::tls(fault, text)
 }
+
+#[cfg(test)]
+mod tests;

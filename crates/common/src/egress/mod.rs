@@ -18,6 +18,8 @@ mod address_policy;
 mod client;
 mod config;
 mod connector;
+#[cfg(test)]
+mod counted;
 mod error;
 mod pools;
 mod proxy;
@@ -152,6 +154,60 @@ mod tests {
             ..Config::default()
         };
         assert!(matches!(Guard::new(&config), Err(ConfigError::Nat64(_))));
+    }
+
+    #[test]
+    fn the_addresses_of_this_machine_are_known_for_its_own() {
+        let guard = Guard::new(&Config::default()).unwrap();
+        let check = |address: &str| guard.addresses.check(address.parse().unwrap());
+        assert_eq!(check("127.0.0.1"), Err("this machine's own"));
+        assert_eq!(check("127.0.0.9"), Err("loopback"));
+    }
+
+    #[test]
+    fn who_is_refused_for_where_a_url_leads_is_counted_and_who_mistyped_one_is_not() {
+        let counted = counted::Counted::new();
+        let config = Config {
+            own_hosts: "hooks.example.com".parse().unwrap(),
+            ..Config::default()
+        };
+        let guard = Guard {
+            refusals: counted.counter("ssrf_refused"),
+            ..Guard::new(&config).unwrap()
+        };
+        for url in [
+            "https://10.0.0.1/",
+            "https://[::1]/",
+            "https://hooks.example.com/",
+            "https://example.com:22/",
+            "https://u:p@10.0.0.1/",
+            "https://",
+        ] {
+            assert!(guard.check(url).is_err(), "{url}");
+        }
+        assert!(guard.check("https://example.com/").is_ok());
+        let of = |labels: &[&str]| counted.of("ssrf_refused", labels);
+        assert_eq!(
+            [&[r#"rule="address""#][..], &[r#"rule="own_host""#], &[]].map(of),
+            [2, 1, 3]
+        );
+    }
+
+    #[tokio::test]
+    async fn where_a_proxy_resolves_names_what_they_lead_to_from_here_says_nothing() {
+        for (proxy, vetted) in [
+            (None, Err(Refused::Address)),
+            (Some("http://proxy.example:3128"), Ok(())),
+        ] {
+            let config = Config {
+                allow_hosts: "localhost".parse().unwrap(),
+                proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+                ..Config::default()
+            };
+            let guard = Guard::new(&config).unwrap();
+            let target = guard.check("https://localhost/").unwrap();
+            assert_eq!(guard.vet(&target).await, vetted);
+        }
     }
 
     #[test]

@@ -139,8 +139,11 @@ mod tests {
             "https://proxy:3128",
             "socks5://proxy:1080",
             "http://u:p@proxy:3128",
+            "http://u@proxy:3128",
+            "http://:p@proxy:3128",
             "http://proxy:3128/path",
             "http://proxy:3128?x",
+            "http://proxy:3128#x",
         ] {
             assert!(bad.parse::<Proxy>().is_err(), "{bad}");
         }

@@ -67,10 +67,11 @@ mod tests {
     #[test]
     fn a_ladder_has_one_to_fifty_delays_of_at_most_a_week() {
         assert!(check_ladder(&[]).is_err());
-        assert!(check_ladder(&[DELAY_MAX]).is_ok());
+        let week = Duration::from_secs(604_800);
+        assert!(check_ladder(&[week]).is_ok());
         assert!(check_ladder(&[Duration::ZERO; 50]).is_ok());
         assert!(check_ladder(&[Duration::ZERO; 51]).is_err());
-        let (place, _) = check_ladder(&[Duration::ZERO, DELAY_MAX + Duration::from_millis(1)]).unwrap_err();
+        let (place, _) = check_ladder(&[Duration::ZERO, week + Duration::from_millis(1)]).unwrap_err();
         assert_eq!(place, Some(1));
     }
 
@@ -78,6 +79,28 @@ mod tests {
     fn a_timeout_is_at_most_a_minute() {
         for (millis, good) in [(0, false), (99, false), (100, true), (60_000, true), (60_001, false)] {
             assert_eq!(check_timeout(Duration::from_millis(millis)).is_ok(), good, "{millis}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_at_most_32_attributes_of_4096_bytes_names_included() {
+        let attributes = |count: usize, bytes: usize| {
+            // The first has what is left for all of them.
+            let value = |number| "x".repeat(if number == 0 { bytes - 3 * count } else { 0 });
+            (0..count)
+                .map(|number| (format!("a{number:02}"), value(number)))
+                .collect()
+        };
+        for (count, bytes, fit) in [
+            (0, 0, true),
+            (32, 4096, true),
+            (33, 99, false),
+            (1, 4097, false),
+            (32, 4097, false),
+        ] {
+            let attributes: BTreeMap<_, _> = attributes(count, bytes);
+            assert_eq!(attributes_bytes(&attributes), bytes);
+            assert_eq!(attributes_fit(&attributes), fit, "{count} of {bytes} bytes");
         }
     }
 }

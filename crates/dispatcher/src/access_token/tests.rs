@@ -183,9 +183,8 @@ fn answer(status: u16, body: &'static str) -> Response {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_kept_until_shortly_before_it_expires() {
-    let now = Instant::now();
+#[test]
+fn a_token_is_kept_until_shortly_before_it_expires() {
     for (expires_in, seconds) in [
         (r#","expires_in":3600"#, 3570.0),
         (r#","expires_in":100"#, 90.0),
@@ -204,15 +203,15 @@ async fn a_token_is_kept_until_shortly_before_it_expires() {
             body: body.into(),
             ..answer(200, "")
         };
-        let held = read(&response, now).unwrap();
-        assert_eq!((held.until - now).as_secs_f64(), seconds, "{expires_in}");
-        assert_eq!(held.value, "Bearer t");
-        assert!(held.value.is_sensitive());
+        let granted = read(&response).unwrap();
+        assert_eq!(granted.kept_for.as_secs_f64(), seconds, "{expires_in}");
+        assert_eq!(granted.value, "Bearer t");
+        assert!(granted.value.is_sensitive());
     }
 }
 
-#[tokio::test]
-async fn what_is_no_token_is_named_and_nothing_of_it_repeated() {
+#[test]
+fn what_is_no_token_is_named_and_nothing_of_it_repeated() {
     for (status, body, text) in [
         (
             401,
@@ -224,11 +223,21 @@ async fn what_is_no_token_is_named_and_nothing_of_it_repeated() {
             r#"{"error":"hush"}"#,
             "the token endpoint answered 400 Bad Request",
         ),
+        (
+            400,
+            r#"["invalid_client"]"#,
+            "the token endpoint answered 400 Bad Request",
+        ),
         (503, "hush", "the token endpoint answered 503 Service Unavailable"),
         (302, "", "the token endpoint answered 302 Found"),
         (
             200,
             "hush",
+            "the token endpoint's answer holds no access_token and token_type in JSON",
+        ),
+        (
+            200,
+            r#"["hush","Bearer",3600]"#,
             "the token endpoint's answer holds no access_token and token_type in JSON",
         ),
         (
@@ -252,7 +261,7 @@ async fn what_is_no_token_is_named_and_nothing_of_it_repeated() {
             "the token endpoint's access_token fits into no header",
         ),
     ] {
-        let missing = read(&answer(status, body), Instant::now()).unwrap_err();
+        let missing = read(&answer(status, body)).unwrap_err();
         assert_eq!(missing.class, ErrorClass::Authentication);
         assert_eq!(missing.text, format!("no access token: {text}"));
     }
@@ -260,6 +269,6 @@ async fn what_is_no_token_is_named_and_nothing_of_it_repeated() {
         truncated: true,
         ..answer(200, "{")
     };
-    let missing = read(&long, Instant::now()).unwrap_err();
+    let missing = read(&long).unwrap_err();
     assert_eq!(missing.text, "no access token: the token endpoint's answer is too long");
 }

@@ -9,6 +9,8 @@ mod http2;
 mod name_server;
 mod names;
 mod receiver;
+mod resent;
+mod sessions;
 mod sink;
 mod tls;
 

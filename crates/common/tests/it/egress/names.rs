@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use common::egress::Client;
+use common::egress::{Client, Config, Guard};
 use proto_schemas::ledger::ErrorClass;
 
 use super::name_server::{Answer, NameServer, Question};
@@ -186,4 +186,19 @@ async fn what_does_not_fit_a_datagram_is_asked_for_over_tcp_and_vetted_as_a_whol
     assert_eq!(world.outcome("bad.example").await, REFUSED);
     assert_eq!(world.outcome("never.example").await, Err(ErrorClass::Dns));
     assert_eq!(world.sink.dialled(), NOBODY);
+}
+
+#[tokio::test]
+async fn of_name_servers_that_do_not_answer_not_each_is_waited_for() {
+    let silent = futures::future::join_all((0..4).map(|_| NameServer::start(|_| Answer::Silence))).await;
+    let servers = silent.iter().map(|server| server.address.to_string());
+    let config = Config {
+        name_servers: servers.collect::<Vec<_>>().join(",").parse().unwrap(),
+        ..Config::default()
+    };
+    let guard = Guard::new(&config).unwrap();
+    let target = guard.check("https://slow.example/").unwrap();
+    let begun = Instant::now();
+    assert_eq!(guard.vet(&target).await, Ok(()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -111,7 +111,7 @@ pub(super) fn server(identity: Identity) -> ServerConfig {
     )
 }
 
-fn with_clients(
+pub(super) fn with_clients(
     (certificate, key): Identity,
     versions: &[&'static rustls::SupportedProtocolVersion],
     protocols: &[&str],

@@ -4,10 +4,14 @@ use super::*;
 
 /// What is known of a request to this url beside its outcome.
 pub(super) async fn exchange(client: &Client, url: &str) -> Exchange {
-    let target = client.guard().check(url).unwrap();
+    to(client, &client.guard().check(url).unwrap()).await
+}
+
+/// The same of a request to this target.
+pub(super) async fn to(client: &Client, target: &Target) -> Exchange {
     let request = Request {
         method: Method::POST,
-        target: &target,
+        target,
         tls: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{}"),

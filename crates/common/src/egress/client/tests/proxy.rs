@@ -46,18 +46,25 @@ impl Proxy {
     }
 }
 
+/// What a proxy is asked; `None` at the end of the connection.
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
+            return None;
+        }
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
 async fn serve(
     mut stream: TcpStream,
     leads: impl Fn(&str) -> Result<u16, &'static str>,
     noted: Arc<Mutex<Vec<String>>>,
 ) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
-            return;
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
+    let Some(head) = read_head(&mut stream).await else {
+        return;
+    };
     let target = head.lines().next().unwrap().to_owned();
     noted.lock().unwrap().push(target.clone());
     match leads(&target) {
@@ -211,4 +218,34 @@ async fn what_the_proxy_says_is_not_passed_on() {
         (error.class, error.to_string().as_str()),
         (ErrorClass::Connect, "no connection")
     );
+}
+
+#[tokio::test]
+async fn a_proxys_head_may_be_long_and_not_endless() {
+    let long = Receiver::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(8000));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // From here on it is the receiver.
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+    })
+    .await;
+    let endless = Receiver::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        while stream.write_all(b"x: y\r\n").await.is_ok() {}
+    })
+    .await;
+    for (proxy, outcome) in [(&long, Ok("ok")), (&endless, Err("no connection"))] {
+        let client = Client::new(&Config {
+            proxy: Some(format!("http://127.0.0.1:{}", proxy.port).parse().unwrap()),
+            ..only_http()
+        });
+        let answered = exchange(&client.unwrap(), "http://receiver.example/").await.outcome;
+        let answered = answered
+            .map(|response| response.body)
+            .map_err(|error| error.to_string());
+        assert_eq!(answered, outcome.map(Bytes::from).map_err(str::to_owned));
+    }
 }

@@ -119,7 +119,17 @@ fn what_is_no_certificate_and_whose_key_it_is_not_is_refused_when_read() {
         read(None, Some((&pem, &other))),
         TlsError::Key("it is not the key of the certificate")
     );
-    assert!(Tls::read(Some(&pem.repeat(17)), None).is_err());
+    for (ca, reason) in [
+        (key.clone(), "no certificate in PEM form"),
+        ("-----BEGIN CERTIFICATE-----\n".to_owned(), "not in PEM form"),
+        (unreadable.to_owned(), "one of them cannot be read"),
+        (pem.repeat(17), "more than 16 certificates"),
+    ] {
+        let error = read(Some(&ca), None);
+        assert_eq!(error.reason(), reason);
+        assert_eq!(error.to_string(), format!("the authorities' certificates: {reason}"));
+    }
+    assert!(Tls::read(Some(&pem.repeat(16)), None).is_ok());
 }
 
 #[test]
@@ -133,4 +143,41 @@ fn a_client_certificate_that_has_expired_is_known() {
         assert!(!tls.has_expired("2019-01-02T03:04:05Z".parse().unwrap()));
     }
     assert!(!authority.trusted().has_expired(now));
+}
+
+/// Shows a certificate whose key it does not have, as whoever has seen one can.
+#[derive(Debug)]
+struct Impostor(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::server::ResolvesServerCert for Impostor {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_nobodys_who_does_not_have_its_key() {
+    let authority = Authority::new();
+    let (certificate, _) = authority.certificate("127.0.0.1", false);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let other = PrivateKeyDer::try_from(KeyPair::generate().unwrap().serialize_der()).unwrap();
+        let key = provider.key_provider.load_private_key(other).unwrap();
+        let shown = rustls::sign::CertifiedKey::new(vec![certificate.der().clone()], key);
+        let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Impostor(Arc::new(shown))));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let receiver = Receiver::start(move |stream| {
+            let acceptor = acceptor.clone();
+            async move { drop(acceptor.accept(stream).await) }
+        })
+        .await;
+        for (client, tls) in [(client(), Some(authority.trusted())), (authority.client(), None)] {
+            let fault = fault(answered(&client, &receiver, tls.as_ref()).await);
+            assert_eq!(fault, Some(TlsFault::InvalidCertificate), "{version:?}");
+        }
+    }
 }
