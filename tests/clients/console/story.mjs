@@ -49,7 +49,7 @@ await inBrowser(['401 /v1/session', '422 /v1/projects/acme/webhooks', /^4\d\d .*
   // A project; a dialog keeps the focus, and Escape closes it.
   await heading('Projects');
   await press('Skip to the content');
-  assert.equal((await focused()).tag, 'main');
+  await eventually('the focus on the content', async () => (await focused()).tag === 'main');
   await press('New project');
   await page.getByRole('dialog').waitFor();
   for (let n = 0; n < 12; n += 1) {
@@ -59,7 +59,7 @@ await inBrowser(['401 /v1/session', '422 /v1/projects/acme/webhooks', /^4\d\d .*
   }
   await keys.press('Escape');
   await page.getByRole('dialog').waitFor({ state: 'detached' });
-  assert.equal((await focused()).label, 'New project', 'the focus is back');
+  await eventually('the focus is back', async () => (await focused()).label === 'New project');
   await keys.press('Enter');
   await eventually('the focus on the name', async () => (await focused()).label.startsWith('Name'));
   await keys.type('acme');
@@ -149,10 +149,11 @@ await inBrowser(['401 /v1/session', '422 /v1/projects/acme/webhooks', /^4\d\d .*
   });
   await page.getByText('The session has ended').waitFor();
   await page.getByLabel('Token').waitFor();
+  await eventually('the focus on the token again', async () => (await focused()).label === 'Token');
   await keys.type(told.token);
   await keys.press('Enter');
   await heading('books');
-  assert.equal(page.url(), place);
+  await eventually('the place is the same', async () => page.url() === place);
 
   await press('Log out', 'button');
   await page.getByLabel('Token').waitFor();
