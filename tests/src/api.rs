@@ -83,7 +83,10 @@ impl Api {
     /// # Errors
     /// Where there is no answer, or it is a refusal.
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
-        let mut request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        let mut request = self.http.get(format!("{}{path}", self.api));
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -145,6 +148,28 @@ impl Api {
         let (status, answer) = self.call(method.clone(), path, body).await?;
         ensure!(status.is_success(), "{method} {path}: {status} {answer}");
         Ok(answer)
+    }
+
+    /// Logs in as a browser does; the cookie.
+    ///
+    /// # Errors
+    /// Where the token is refused.
+    pub async fn log_in(&self) -> anyhow::Result<String> {
+        let login = json!({ "token": self.token });
+        let request = self.http.post(format!("{}/v1/session", self.api)).json(&login);
+        let response = request.send().await?.error_for_status()?;
+        let cookie = response.headers().get("set-cookie").context("no cookie is set")?;
+        let (cookie, _) = cookie
+            .to_str()?
+            .split_once(';')
+            .context("a cookie without attributes")?;
+        let (_, secret) = cookie.split_once('=').context("a cookie without a value")?;
+        self.canaries.add("session", secret);
+        let cookie = cookie.to_owned();
+        let session: Value = serde_json::from_slice(&response.bytes().await?)?;
+        self.canaries
+            .add("csrf token", session["csrf"].as_str().context("no csrf token")?);
+        Ok(cookie)
     }
 
     /// Creates a project.

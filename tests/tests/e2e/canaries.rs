@@ -152,6 +152,20 @@ async fn no_secret_is_in_what_is_written_told_or_sent() {
     .await;
     api.ok(Method::DELETE, &format!("{hooks}/keys"), None).await.unwrap();
 
+    // Somebody who is logged in, and the console's page.
+    let cookie = api.log_in().await.unwrap();
+    let browser = api.anonymous();
+    for path in ["/v1/projects", "/v1/projects/acme/webhooks", "/console/"] {
+        let answer = browser
+            .get(path, &[("cookie", &cookie)])
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        assert_eq!(canaries.find(&answer), Vec::<String>::new(), "{path}");
+    }
+
     // What is told: `ok` and `list` look at each answer themselves.
     for path in [
         "",

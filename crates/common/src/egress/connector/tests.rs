@@ -1,6 +1,11 @@
 use std::net::{Ipv4Addr, TcpStream as Blocking};
 
+use rcgen::CertifiedKey;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -92,4 +97,53 @@ fn the_timings_of_a_connection_are_those_of_the_one_request_it_was_made_for() {
     let for_nobody = peer();
     assert_eq!(for_nobody.timings_for(after), Timings::default());
     assert_eq!(for_nobody.timings_for(before), Timings::default());
+}
+
+/// TLS takes what is written into a buffer of its own, where it stays while the other side reads nothing.
+#[tokio::test]
+async fn what_is_flushed_is_not_in_a_buffer_of_ours_any_more() {
+    // More than these sockets hold, and less than TLS does.
+    const LENGTH: usize = 48 * 1024;
+    const SOCKET: u32 = 4096;
+    let (socket, listening) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+    socket.set_send_buffer_size(SOCKET).unwrap();
+    listening.set_recv_buffer_size(SOCKET).unwrap();
+    listening.bind(SocketAddr::new(DEAF, 0)).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+
+    let (begun, connected) = (Progress::begin(), socket.connect(listener.local_addr().unwrap()));
+    let (connected, accepted) = tokio::join!(connected, listener.accept());
+    let client = TlsConnector::from(Arc::new(client));
+    let server = TlsAcceptor::from(Arc::new(server));
+    let name = ServerName::try_from("localhost").unwrap();
+    let (session, reader) = tokio::join!(
+        client.connect(name, connected.unwrap()),
+        server.accept(accepted.unwrap().0)
+    );
+    let io = Io::Tls(Box::new(TokioIo::new(session.unwrap())));
+    let (mut writer, mut reader) = (TokioIo::new(Stream::new(io, false, &begun)), reader.unwrap());
+
+    writer.write_all(&[7; LENGTH]).await.unwrap();
+    let flushed = tokio::time::timeout(Duration::from_millis(50), writer.flush()).await;
+    assert!(flushed.is_err(), "nobody has read anything, and all of it is gone");
+    let mut read = vec![0; LENGTH];
+    let (flushed, whole) = tokio::join!(writer.flush(), reader.read_exact(&mut read));
+    flushed.unwrap();
+    whole.unwrap();
 }
