@@ -17,7 +17,8 @@ pub struct Config {
     #[arg(long, env = "POSTHASTE_MAX_BATCH", default_value_t = 500)]
     pub max_batch: usize,
     /// Events worked on at once.
-    #[arg(long, env = "POSTHASTE_INGEST_MAX_HELD", default_value_t = 2048)]
+    // Enough to have many acknowledgements under way; what is held beyond that is only in front of other projects' events.
+    #[arg(long, env = "POSTHASTE_INGEST_MAX_HELD", default_value_t = 512)]
     pub max_held: usize,
     /// How long to wait, once told to stop, for the events being worked on.
     #[arg(long, env = "POSTHASTE_INGEST_DRAIN", default_value = "10s", value_parser = common::config::duration)]
