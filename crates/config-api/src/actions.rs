@@ -40,7 +40,7 @@ pub async fn set_active(
 /// 404
 pub async fn restart(api: &Api, project: &Project, caller: &Caller, named: &str) -> Result<Webhook, Problem> {
     let profile = profile(api, project)?;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let mut webhook = lock(&mut transaction, project, named).await?;
     let now = api.now();
     webhook.restarted_at = Some(now);
@@ -70,7 +70,7 @@ pub async fn restart(api: &Api, project: &Project, caller: &Caller, named: &str)
 /// 404, or too many checks and tests in a minute.
 pub async fn check(api: &Api, project: &Project, named: &str) -> Result<Test, Problem> {
     let profile = profile(api, project)?;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let mut webhook = lock(&mut transaction, project, named).await?;
     trials::not_too_many(&mut transaction, project, api.now()).await?;
     let check = Check::of(api, project, profile, &webhook);

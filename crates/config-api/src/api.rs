@@ -1,5 +1,6 @@
 //! What every handler works with.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 use common::catalogue::Catalogues;
@@ -12,9 +13,10 @@ use common::profile::Profiles;
 use common::template::Templates;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use proto_schemas::id::ProjectId;
 use proto_schemas::stream::config_key::Key;
 use rand::Rng;
-use store::{Connection, Database, outbox};
+use store::{Connection, Database, Transaction, outbox};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -56,6 +58,25 @@ impl Api {
     pub fn now(&self) -> Timestamp {
         let now = self.clock.now();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    /// A connection for what is of one project.
+    ///
+    /// # Errors
+    /// A [`Problem`] where none can be had in time.
+    pub async fn connection_in(
+        &self,
+        project: ProjectId,
+    ) -> Result<impl DerefMut<Target = Connection> + Send + use<>, Problem> {
+        self.database.of_project(project).connection().await.map_err(failed)
+    }
+
+    /// Begins a transaction for what is of one project.
+    ///
+    /// # Errors
+    /// A [`Problem`] where no connection can be had in time.
+    pub async fn begin_in(&self, project: ProjectId) -> Result<Transaction, Problem> {
+        self.database.of_project(project).begin().await.map_err(failed)
     }
 }
 

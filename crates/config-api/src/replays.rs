@@ -49,7 +49,7 @@ pub async fn count(api: &Api, project: &Project, selection: &Selection, time: Du
     let mut counted = Counted::default();
     let mut after = None;
     loop {
-        let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+        let mut connection = api.connection_in(project.id).await?;
         let stretch = selection::count(&mut connection, project.id, selection, after).await;
         drop(connection);
         let stretch = stretch.map_err(failed)?;
@@ -93,7 +93,7 @@ pub async fn order(
         token: caller.token,
         created_at: now,
     };
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let open = replays::count_open(&mut transaction, project.id)
         .await
         .map_err(failed)?;
@@ -113,7 +113,7 @@ pub async fn order(
 /// # Errors
 /// 404, or a failure of Postgres.
 pub async fn find(api: &Api, project: &Project, named: &str) -> Result<Replay, Problem> {
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let found = replays::find(&mut connection, project.id, named).await;
     found.map_err(failed)?.ok_or_else(absent)
 }
@@ -134,7 +134,7 @@ pub async fn cancel(api: &Api, project: &Project, named: &str) -> Result<Replay,
             "it is finished; there is nothing left to cancel",
         ));
     }
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     replays::cancel(&mut transaction, found.id, api.now())
         .await
         .map_err(failed)?;

@@ -206,7 +206,7 @@ pub async fn rotate_secret(
     let given = rotation.secret.as_deref().map(|secret| given(secret, rotation.kind));
     let given = given.transpose().map_err(|error| Problem::field("/secret", error))?;
 
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
     let mut webhook = stored.map_err(failed)?.ok_or_else(absent)?;
     let rules = Rules {

@@ -79,7 +79,7 @@ pub async fn begin(api: &Api, project: &Project, target: Target<'_>, sample: Sam
         webhook: given,
     };
     let due = duty(event(api, project, webhook, sample, now).await?, webhook, trial);
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     not_too_many(&mut transaction, project, now).await?;
     let test = insert(&mut transaction, &due, TrialKind::Test, stored, now).await?;
     transaction.commit().await.map_err(failed)?;
@@ -205,7 +205,7 @@ pub async fn not_too_many(connection: &mut Connection, project: &Project, now: T
 /// # Errors
 /// A failure of Postgres.
 pub async fn find(api: &Api, project: &Project, id: EventKey) -> Result<Option<Test>, Problem> {
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     tests::find(&mut connection, project.id, id).await.map_err(failed)
 }
 
@@ -287,7 +287,7 @@ fn usual_type(api: &Api, profile: &Profile, webhook: &Webhook) -> String {
 
 /// What a test sends where the request says nothing: the type's own example, of its last version that is not deprecated.
 async fn example(api: &Api, project: &Project, profile: &Profile, event_type: &str) -> Result<Bytes, Problem> {
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let own = event_types::versions(&mut connection, project.id, &[event_type.to_owned()]).await;
     let own = own
         .map_err(failed)?

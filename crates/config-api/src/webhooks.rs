@@ -52,7 +52,7 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
     }
 
     let check = Check::wanted(api, project, profile, None, &mut webhook);
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     url_is_free(&mut transaction, profile, &webhook).await?;
     webhooks::insert(&mut transaction, &webhook)
         .await
@@ -114,7 +114,7 @@ pub async fn change_with(
     if let Some(url) = &url {
         vet(api, "/url", url).await?;
     }
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
     let stored = stored.map_err(failed)?.ok_or_else(absent)?;
     let changes = changes(&stored)?;
@@ -152,7 +152,7 @@ pub async fn remove(
     named: &str,
     condition: impl FnOnce(&Webhook) -> Result<(), Problem> + Send,
 ) -> Result<(), Problem> {
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     let stored = webhooks::find_for_update(&mut transaction, project.id, named).await;
     let mut webhook = stored.map_err(failed)?.ok_or_else(absent)?;
     condition(&webhook)?;

@@ -85,12 +85,7 @@ async fn list(
     let malformed = |reason| Problem::new(Code::MalformedQuery, reason);
     query.check().map_err(malformed)?;
     let profile = profile(&api, &within.project)?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let page = query.cut(every_webhook(&mut connection, within.project.id).await?);
     let views = views(&mut connection, profile, &page.items).await?;
     Ok(Json(page.with(views)))
@@ -135,12 +130,7 @@ async fn test(
     OfToken(within): OfToken<Configure>,
     Path(named): Path<String>,
 ) -> Result<(StatusCode, Json<TestView>), Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = rows::find(&mut connection, within.project.id, &named).await;
     drop(connection);
     let webhook = webhook.map_err(failed)?.ok_or_else(webhooks::absent)?;
@@ -173,12 +163,7 @@ async fn restart(
 
 /// One webhook as an integration.
 async fn view(api: &Api, profile: &Profile, webhook: Webhook) -> Result<IntegrationView, Problem> {
-    let mut connection = api
-        .database
-        .of_project(webhook.project)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(webhook.project).await?;
     let mut views = views(&mut connection, profile, &[webhook]).await?;
     views.pop().ok_or_else(webhooks::absent)
 }

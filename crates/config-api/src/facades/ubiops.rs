@@ -101,12 +101,7 @@ async fn list(
         object_type: query.object_type,
         event: query.event,
     };
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let all = every_webhook(&mut connection, within.project.id).await?;
     let views = all.iter().filter_map(|webhook| WebhookView::of(webhook, profile));
     Ok(Json(views.filter(|view| view.is_wanted(&filter)).collect()))
@@ -126,12 +121,7 @@ async fn show(
     Path((_, named)): Path<(String, String)>,
 ) -> Result<Json<WebhookView>, Problem> {
     let profile = profile(&api, &within.project)?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;

@@ -115,7 +115,7 @@ async fn list(
         cursor: filter.cursor,
     };
     let project = within.project.id;
-    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project).await?;
     let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
     let Some(by) = filter.group_by.as_deref().map(grouping).transpose()? else {
         let after = query.after()?.map(Cursor::place);
@@ -188,7 +188,7 @@ async fn discard(
     let Selected { selection, dry_run, .. } = chosen.select(&api, project, Kind::Discard).await?;
     if dry_run {
         let found = replays::count(&api, project, &selection, replays::COUNT_ALONE).await?;
-        let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+        let mut connection = api.connection_in(project.id).await?;
         return Ok(Json(shown_replays::counted(&mut connection, &found).await?).into_response());
     }
     let order = replays::order(&api, project, &within.caller, Kind::Discard, &selection, None).await?;

@@ -142,7 +142,7 @@ pub(super) async fn list(
     };
     let after = query.after()?.map(Cursor::place);
     let project = within.project.id;
-    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project).await?;
     if let Some(named) = &filter.replay {
         if filter.event_id.is_some() || filter.webhook.is_some() {
             return Err(Problem::new(
@@ -208,7 +208,7 @@ async fn act(
 ) -> Result<Response, Problem> {
     let project = &within.project;
     let named = action(&named, "replay", "a delivery")?;
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let found = log::event(&mut connection, project.id, &event).await.map_err(failed)?;
     let webhook = rows::find(&mut connection, project.id, named).await.map_err(failed)?;
     drop(connection);

@@ -59,7 +59,7 @@ async fn create(
 ) -> Result<Created<EventTypeView>, Problem> {
     let project = within.project;
     let (name, description, draft) = new.checked().await?;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     rows::lock(&mut transaction, project.id).await.map_err(failed)?;
     let there = rows::versions(&mut transaction, project.id, std::slice::from_ref(&name)).await;
     if !there.map_err(failed)?.is_empty() {
@@ -100,7 +100,7 @@ async fn create_version(
 ) -> Result<Created<VersionView>, Problem> {
     let project = within.project;
     let draft = Draft::checked(new).await?;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     rows::lock(&mut transaction, project.id).await.map_err(failed)?;
     let versions = own(&api, &mut transaction, &project, &name).await?;
     if versions.iter().any(|there| there.version == draft.version) {
@@ -157,7 +157,7 @@ async fn list(
     let project = within.project;
     let after: Option<String> = query.after()?;
     let fetch = u32::from(query.limit) + 1;
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let mut names: BTreeSet<String> = rows::names(&mut connection, project.id, after.as_deref(), fetch)
         .await
         .map_err(failed)?
@@ -245,7 +245,7 @@ async fn change(
 ) -> Result<Json<EventTypeView>, Problem> {
     let project = within.project;
     let description = changed.checked()?;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     rows::lock(&mut transaction, project.id).await.map_err(failed)?;
     let mut versions = own(&api, &mut transaction, &project, &name).await?;
     if let Some(description) = description {
@@ -279,7 +279,7 @@ async fn change_version(
     Json(changed): Json<ChangedVersion>,
 ) -> Result<Json<VersionView>, Problem> {
     let project = within.project;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     rows::lock(&mut transaction, project.id).await.map_err(failed)?;
     let versions = own(&api, &mut transaction, &project, &name).await?;
     let version = versions.into_iter().find(|version| version.version == named);
@@ -309,7 +309,7 @@ async fn remove(
     Path((_, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let project = within.project;
-    let mut transaction = api.database.of_project(project.id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(project.id).await?;
     if !rows::delete(&mut transaction, project.id, &name)
         .await
         .map_err(failed)?
@@ -330,7 +330,7 @@ fn catalogue<'a>(api: &'a Api, project: &Project) -> Option<&'a BTreeMap<String,
 
 /// A type as it applies to the project: its own, or else its catalogue's.
 async fn find(api: &Api, project: &Project, name: &str) -> Result<EventTypeView, Problem> {
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let own = rows::versions(&mut connection, project.id, &[name.to_owned()])
         .await
         .map_err(failed)?;

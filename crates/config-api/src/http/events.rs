@@ -136,12 +136,7 @@ pub(super) async fn list(
         cursor: filter.cursor,
     };
     let before: Option<Uuid> = query.after()?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let wanted = EventFilter {
         event_type: filter.r#type.as_deref(),
         since: filter.since,
@@ -173,12 +168,7 @@ pub(super) async fn show(
     within: InProject<Read>,
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Json<EventWithData>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let event = log::event(&mut connection, within.project.id, &id)
         .await
         .map_err(failed)?
@@ -231,7 +221,7 @@ async fn act(
     let project = &within.project;
     let id = action(&named, "replay", "an event")?;
     let body: ReplayBody = tests::body(&body)?;
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let event = log::event(&mut connection, project.id, id).await.map_err(failed)?;
     let event = event.ok_or_else(absent)?;
     let (webhooks, states) = match &body.webhooks {

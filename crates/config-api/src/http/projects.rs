@@ -249,7 +249,7 @@ pub(super) async fn change(
         })?;
     }
     let id = within.project.id;
-    let mut transaction = api.database.of_project(id).begin().await.map_err(failed)?;
+    let mut transaction = api.begin_in(id).await?;
     projects::lock(&mut transaction, id).await.map_err(failed)?;
     let stored = projects::by_ids(&mut transaction, &[id]).await.map_err(failed)?;
     let mut project = stored.into_iter().next().unwrap_or(within.project);

@@ -136,7 +136,7 @@ pub(super) async fn show(
         .after()?
         .map(|Cursor(event, webhook)| (EventKey::from_uuid(event), WebhookId::from_uuid(webhook)));
     let project = within.project.id;
-    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project).await?;
     let (from, to) = (EventKey::floor(since), EventKey::floor(until));
     let sums = reconciliation::sums(&mut connection, project, from, to)
         .await

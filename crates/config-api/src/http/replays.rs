@@ -90,7 +90,7 @@ async fn create(
     } = chosen.select(&api, project, Kind::Replay).await?;
     if dry_run {
         let found = replays::count(&api, project, &selection, replays::COUNT_ALONE).await?;
-        let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+        let mut connection = api.connection_in(project.id).await?;
         return Ok(Json(counted(&mut connection, &found).await?).into_response());
     }
     let replay = replays::order(&api, project, &within.caller, Kind::Replay, &selection, rate).await?;
@@ -126,12 +126,7 @@ async fn list(
     };
     let before: Option<Uuid> = query.after()?;
     let limit = u32::from(query.limit) + 1;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let found = rows::page(&mut connection, within.project.id, kind, before, limit).await;
     let page = Page::cut(found.map_err(failed)?, &query, |replay| replay.id)?;
     let now = api.now();

@@ -95,12 +95,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<RevisionView>>, Problem> {
     let before: Option<u64> = query.after()?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = identify(&mut connection, &within, &named).await?;
     let limit = u32::from(query.limit) + 1;
     let revisions = rows::revisions(&mut connection, webhook, before, limit).await;
@@ -121,12 +116,7 @@ async fn show(
     within: InProject<Read>,
     Path((_, named, number)): Path<(String, String, u64)>,
 ) -> Result<Tagged<RevisionView>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = identify(&mut connection, &within, &named).await?;
     Tagged::of(revision(&mut connection, webhook, number).await?.into())
 }
@@ -146,12 +136,7 @@ async fn compare(
     Path((_, named, number)): Path<(String, String, u64)>,
     Query(query): Query<ComparedWith>,
 ) -> Result<Json<Difference>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = identify(&mut connection, &within, &named).await?;
     let later = revision(&mut connection, webhook, number).await?.definition;
     let from = query.from.unwrap_or_else(|| number.saturating_sub(1));

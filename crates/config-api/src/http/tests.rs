@@ -206,12 +206,7 @@ async fn create(
     within: InProject<Configure>,
     Json(new): Json<NewTest>,
 ) -> Result<Response, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = webhooks::find(&mut connection, within.project.id, &new.webhook).await;
     drop(connection);
     let webhook = webhook.map_err(failed)?.ok_or_else(no_webhook)?;
@@ -243,12 +238,7 @@ async fn list(
         cursor: filter.cursor,
     };
     let before: Option<Uuid> = query.after()?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let project = within.project.id;
     let webhook = webhook_filter(&mut connection, project, filter.webhook.as_deref()).await?;
     let limit = u32::from(query.limit) + 1;
@@ -274,7 +264,7 @@ async fn show(
     let absent = || Problem::new(Code::NotFound, "there is no such test in this project");
     let id: EventKey = id.parse().map_err(|_| absent())?;
     let project = &within.project;
-    let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project.id).await?;
     let test = rows::find(&mut connection, project.id, id).await.map_err(failed)?;
     let test = test.ok_or_else(absent)?;
     let attempt = (id, test.target, 0, 1);

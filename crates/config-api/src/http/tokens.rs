@@ -132,12 +132,7 @@ pub(super) async fn create(
         revoked_at: None,
     };
 
-    let mut transaction = api
-        .database
-        .of_project(within.project.id)
-        .begin()
-        .await
-        .map_err(failed)?;
+    let mut transaction = api.begin_in(within.project.id).await?;
     tokens::insert(&mut transaction, &token).await.map_err(failed)?;
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
     transaction.commit().await.map_err(failed)?;
@@ -167,12 +162,7 @@ pub(super) async fn list(
     within: InProject<Admin>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<TokenView>>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let rows = tokens::page(
         &mut connection,
         within.project.id,
@@ -198,12 +188,7 @@ pub(super) async fn show(
     within: InProject<Admin>,
     Path((_, token)): Path<(String, Uuid)>,
 ) -> Result<Tagged<TokenView>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let found = tokens::find(&mut connection, within.project.id, token)
         .await
         .map_err(failed)?;
@@ -226,12 +211,7 @@ pub(super) async fn revoke(
     within: InProject<Admin>,
     Path((_, token)): Path<(String, Uuid)>,
 ) -> Result<StatusCode, Problem> {
-    let mut transaction = api
-        .database
-        .of_project(within.project.id)
-        .begin()
-        .await
-        .map_err(failed)?;
+    let mut transaction = api.begin_in(within.project.id).await?;
     let hash = tokens::revoke(&mut transaction, within.project.id, token, api.now())
         .await
         .map_err(failed)?;

@@ -90,12 +90,7 @@ async fn show(
     within: InProject<Read>,
     Path((_, named)): Path<(String, String)>,
 ) -> Result<Tagged<WebhookView>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = rows::find(&mut connection, within.project.id, &named)
         .await
         .map_err(failed)?;
@@ -159,12 +154,7 @@ async fn remove(
 
 /// The webhook with its health, as answers have it.
 async fn shown(api: &Api, webhook: &Webhook) -> Result<Tagged<WebhookView>, Problem> {
-    let mut connection = api
-        .database
-        .of_project(webhook.project)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(webhook.project).await?;
     tagged(&mut connection, webhook, api.now()).await
 }
 

@@ -118,12 +118,7 @@ pub(super) async fn export(
         since: filter.since,
         until: filter.until,
     };
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     drop(connection);
     let mut export = Export {
@@ -196,13 +191,7 @@ impl Export {
 
     async fn page(&mut self) -> Result<Lines, Problem> {
         let limit = if self.with_responses { PAGE_WITH_RESPONSES } else { PAGE };
-        let mut connection = self
-            .api
-            .database
-            .of_project(self.project)
-            .connection()
-            .await
-            .map_err(failed)?;
+        let mut connection = self.api.connection_in(self.project).await?;
         let page = log::attempts(&mut connection, self.project, &self.chosen.filter(), self.after, limit)
             .await
             .map_err(failed)?;

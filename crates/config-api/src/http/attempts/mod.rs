@@ -258,7 +258,7 @@ pub(super) async fn list(
     };
     let before = query.after::<Cursor>()?.map(AttemptCursor::from);
     let project = within.project.id;
-    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project).await?;
     let chosen = Chosen::of(&mut connection, &within.project, filter.into()).await?;
     let page = log::attempts(&mut connection, project, &chosen.filter(), before, query.limit.into())
         .await
@@ -292,12 +292,7 @@ pub(super) async fn show(
         )
     };
     let id = parse_attempt_id(&id).ok_or_else(absent)?;
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let project = &within.project;
     let found = log::attempt(&mut connection, project.id, id).await.map_err(failed)?;
     let (attempt, response) = found.ok_or_else(absent)?;

@@ -118,7 +118,7 @@ pub(super) async fn follow(
         replay: filter.replay,
         ..Asked::default()
     };
-    let mut connection = api.database.of_project(project).connection().await.map_err(failed)?;
+    let mut connection = api.connection_in(project).await?;
     let chosen = Chosen::of(&mut connection, &within.project, asked).await?;
     let now = Recorded::before(log::horizon(&mut connection).await.map_err(failed)?);
     drop(connection);

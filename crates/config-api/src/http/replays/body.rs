@@ -107,7 +107,7 @@ impl Chosen {
     pub(in crate::http) async fn select(self, api: &Api, project: &Project, kind: Kind) -> Result<Selected, Problem> {
         let now = api.now();
         let mut errors = self.faults();
-        let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+        let mut connection = api.connection_in(project.id).await?;
         let webhooks = match &self.webhooks {
             None => None,
             Some(named) => Some(webhook_ids(&mut connection, project, named, kind, &mut errors).await?),

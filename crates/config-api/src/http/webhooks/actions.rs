@@ -149,7 +149,7 @@ async fn act(
     let webhook = match action {
         "test" => {
             let sample = tests::body::<SampleBody>(&body)?.into();
-            let mut connection = api.database.of_project(project.id).connection().await.map_err(failed)?;
+            let mut connection = api.connection_in(project.id).await?;
             let webhook = rows::find(&mut connection, project.id, named).await;
             drop(connection);
             let webhook = webhook.map_err(failed)?.ok_or_else(absent)?;

@@ -106,12 +106,7 @@ pub(in crate::http) async fn list(
         _ => limit.max(BATCH),
     };
     let now = api.now();
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let (mut items, mut read) = (Vec::new(), 0);
     loop {
         let fetch = u32::try_from(batch + 1).unwrap_or(u32::MAX);

@@ -192,12 +192,7 @@ pub(super) async fn of_stored(
     named: &str,
     body: PreviewBody,
 ) -> Result<PreviewView, Problem> {
-    let mut connection = api
-        .database
-        .of_project(within.project.id)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(within.project.id).await?;
     let webhook = rows::find(&mut connection, within.project.id, named).await;
     drop(connection);
     let mut webhook = webhook.map_err(failed)?.ok_or_else(absent)?;

@@ -43,12 +43,7 @@ impl From<RotateSecret> for Rotation {
 /// The webhook, and the secret that was made up.
 pub(super) async fn answer(api: &Api, rotated: Rotated) -> Result<Tagged<CreatedWebhook>, Problem> {
     let Rotated { webhook, secret } = rotated;
-    let mut connection = api
-        .database
-        .of_project(webhook.project)
-        .connection()
-        .await
-        .map_err(failed)?;
+    let mut connection = api.connection_in(webhook.project).await?;
     let health = health(&mut connection, &webhook).await.map_err(failed)?;
     let view = WebhookView::of(&webhook, health.as_ref(), api.now());
     let etag = ETag::of_revision(webhook.revision, &view)?;
