@@ -15,6 +15,7 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use common::http::{Code, Problem};
+use common::token;
 use jiff::Timestamp;
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
@@ -72,7 +73,7 @@ impl<'a> Secret<'a> {
 
     /// What is kept of it.
     fn hash(self) -> [u8; 32] {
-        Sha256::digest(self.0).into()
+        token::hash(self.0)
     }
 
     /// The CSRF token: known to whoever may read an answer of the session's, and to nobody else.
