@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use posthaste_tests::{ADMIN_TOKEN, Answer, Api, Cluster, Receiver, eventually};
+use posthaste_tests::{ADMIN_TOKEN, Answer, Api, Cluster, Receiver, Setup, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -207,4 +207,30 @@ async fn webhooks_of_other_apis_are_shown_like_any_other() {
         { "project": "sensors", "token": sensors, "name": "telemetry", "url": of_once["url"], "state": "active" },
     ]);
     tell("facades.mjs", &cluster, json!({ "webhooks": webhooks })).await;
+}
+
+#[tokio::test]
+async fn everything_can_be_said_of_a_webhook_in_the_form() {
+    // UbiOps' options and event types, without what its document lets follow a url.
+    let ubiops = std::fs::read_to_string(root().join("deploy/profiles/ubiops.toml")).unwrap();
+    let follow = "protected_values_follow_url = true";
+    assert!(ubiops.contains(follow));
+    let profile = ubiops
+        .replace(follow, "")
+        .replace("name = \"ubiops\"", "name = \"studio\"");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("studio.toml"), profile).unwrap();
+    let setup = Setup {
+        env: vec![("POSTHASTE_PROFILES_DIR", folder.path().display().to_string())],
+        ..Setup::default()
+    };
+    let cluster = Cluster::start_with(setup).await.unwrap();
+    let (api, receiver, other) = (&cluster.admin, Receiver::start().await, Receiver::start().await);
+    let project = json!({ "name": "studio", "profile": "studio" });
+    api.ok(Method::POST, "/v1/projects", Some(&project)).await.unwrap();
+    let ca = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
+    let told = json!({
+        "url": format!("{}/in", receiver.url), "elsewhere": format!("{}/in", other.url), "ca": ca.cert.pem(),
+    });
+    tell("form.mjs", &cluster, told).await;
 }

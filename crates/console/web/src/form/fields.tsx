@@ -7,7 +7,7 @@ import { CheckField, SelectField, TextField } from "../components/field";
 import type { Profile } from "../openapi";
 import type { Draft } from "./draft";
 import { parsed } from "./json";
-import { HeaderRows, LabelRows } from "./rows";
+import { PairRows, ValueRows } from "./rows";
 
 export type FieldsProps = {
   draft: Draft;
@@ -50,55 +50,6 @@ export function WhereAndWhat({ draft, set, failure, isNew, eventTypes }: FieldsP
         isCode
       />
       <TextField label="Description" value={draft.description} onValue={(description) => set({ description })} error={failure?.at("#/description")} />
-    </fieldset>
-  );
-}
-
-export function Requests({ draft, set, failure, profile }: FieldsProps): JSX.Element {
-  const ladder = profile ? profile.delays.join(", ") : "…";
-  return (
-    <fieldset>
-      <legend>Requests</legend>
-      <SelectField
-        label="Retry"
-        value={draft.retry}
-        onValue={(retry) => set({ retry: retry as Draft["retry"] })}
-        options={[
-          ["profile", `As the profile says: ${ladder}`],
-          ["ladder", "On a ladder of its own"],
-          ["single", "A single attempt"],
-        ]}
-      />
-      {draft.retry === "ladder" && (
-        <TextField
-          label="Delays"
-          value={draft.delays}
-          onValue={(delays) => set({ delays })}
-          error={failure?.at("#/retry")}
-          hint="Before each attempt, the first one's as well: 0s, 1m, 5m."
-          isCode
-        />
-      )}
-      <TextField
-        label="Timeout"
-        value={draft.timeout}
-        onValue={(timeout) => set({ timeout })}
-        error={failure?.at("#/timeout")}
-        placeholder={profile?.timeout ?? ""}
-        hint={profile && `Of one request; at most ${profile.timeout_max}. Empty: ${profile.timeout}.`}
-        isCode
-      />
-      <SelectField
-        label="While it is paused"
-        value={draft.pause}
-        onValue={(pause) => set({ pause: pause as Draft["pause"] })}
-        error={failure?.at("#/pause")}
-        options={[
-          ["", `As the profile says${profile ? `: ${profile.pause}` : ""}`],
-          ["drop", "drop: what happens is skipped"],
-          ["hold", "hold: what happens is kept, and delivered on resume"],
-        ]}
-      />
     </fieldset>
   );
 }
@@ -157,13 +108,29 @@ export function Signing({ draft, set, failure, profile, isNew }: FieldsProps): J
   );
 }
 
-export function More({ draft, set, failure }: FieldsProps): JSX.Element {
+const bodies = [
+  ["", "As the profile says"],
+  ["raw", "raw: the event's data as it came"],
+  ["flat", "flat: the event's data, with its type"],
+  ["base64", "base64: the event's data as Base64 text"],
+  ["cloudevents", "cloudevents: a CloudEvents document"],
+] as const;
+
+/** Which of the events, and what becomes of one. */
+export function FilterAndBody({ draft, set, failure, profile }: FieldsProps): JSX.Element {
   return (
     <>
-      <HeaderRows rows={draft.headers} onRows={(headers) => set({ headers })} failure={failure} />
-      <LabelRows rows={draft.labels} onRows={(labels) => set({ labels })} failure={failure} />
+      <PairRows
+        field="attributes"
+        legend="Attributes"
+        one="attribute"
+        hint="An event is sent only if it has each of these with this value."
+        rows={draft.attributes}
+        onRows={(attributes) => set({ attributes })}
+        failure={failure}
+      />
       <fieldset>
-        <legend>Filter and transform</legend>
+        <legend>Filter and body</legend>
         <TextField
           label="Filter"
           value={draft.filter}
@@ -190,7 +157,62 @@ export function More({ draft, set, failure }: FieldsProps): JSX.Element {
           rows={6}
           isCode
         />
+        <SelectField
+          label="Body"
+          value={draft.body}
+          onValue={(body) => set({ body: body as Draft["body"] })}
+          error={failure?.at("#/body")}
+          disabled={draft.transform.trim() !== ""}
+          hint="Where no transform makes it."
+          options={bodies}
+        />
+        {profile?.options.map(({ name, description, default: isDefault }) => (
+          <CheckField
+            key={name}
+            label={name}
+            checked={draft.options[name] ?? isDefault}
+            onChecked={(isOn) => set({ options: { ...draft.options, [name]: isOn } })}
+            hint={description}
+          />
+        ))}
       </fieldset>
+      <ValueRows
+        field="variables"
+        legend="Variables"
+        one="variable"
+        hint="What the transform finds under variables."
+        rows={draft.variables}
+        onRows={(variables) => set({ variables })}
+        failure={failure}
+      />
     </>
+  );
+}
+
+export function Headers({ draft, set, failure }: FieldsProps): JSX.Element {
+  return (
+    <ValueRows
+      field="headers"
+      legend="Headers"
+      one="header"
+      hint="Sent with every request."
+      rows={draft.headers}
+      onRows={(headers) => set({ headers })}
+      failure={failure}
+    />
+  );
+}
+
+export function Labels({ draft, set, failure }: FieldsProps): JSX.Element {
+  return (
+    <PairRows
+      field="labels"
+      legend="Labels"
+      one="label"
+      hint="For finding it: the list can be narrowed by them."
+      rows={draft.labels}
+      onRows={(labels) => set({ labels })}
+      failure={failure}
+    />
   );
 }

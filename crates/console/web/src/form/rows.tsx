@@ -1,4 +1,4 @@
-// Headers and labels: as many rows as one likes.
+// Values under names, and pairs of key and value: as many rows as one likes.
 
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
@@ -6,7 +6,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Failure } from "../api";
 import { Button } from "../components/button";
 import { CheckField, TextField } from "../components/field";
-import type { HeaderRow, LabelRow } from "./draft";
+import type { PairRow, ValueRow } from "./draft";
 
 type RowsProps<R> = { rows: R[]; onRows: (rows: R[]) => void; failure: Failure | undefined };
 
@@ -28,53 +28,61 @@ function useRows<R>({ rows, onRows }: RowsProps<R>, blank: R) {
   };
 }
 
-export function HeaderRows(props: RowsProps<HeaderRow>): JSX.Element {
+type ValueRowsProps = RowsProps<ValueRow> & { field: "headers" | "variables"; legend: string; one: string; hint: string };
+
+/** Headers or variables: some of their values are protected. */
+export function ValueRows(props: ValueRowsProps): JSX.Element {
   const { group, add, change, remove } = useRows(props, { key: "", value: "", isProtected: false, isStored: false });
+  const { field, legend, one, hint, failure } = props;
   return (
     <fieldset ref={group}>
-      <legend>Headers</legend>
+      <legend>{legend}</legend>
       {props.rows.map((row, n) => (
         <div class="row" key={n}>
-          <TextField label="Name" value={row.key} onValue={(key) => change(n, { key })} error={props.failure?.at(`#/headers/${n}/key`)} isCode />
+          <TextField label="Name" value={row.key} onValue={(key) => change(n, { key })} error={failure?.at(`#/${field}/${n}/key`)} isCode />
           <TextField
             label="Value"
             value={row.value}
             onValue={(value) => change(n, { value })}
-            error={props.failure?.at(`#/headers/${n}/value`)}
+            error={failure?.at(`#/${field}/${n}/value`)}
             type={row.isProtected ? "password" : "text"}
             {...(row.isStored && { placeholder: "unchanged" })}
             isCode
           />
           <CheckField label="Protected" checked={row.isProtected} onChecked={(isProtected) => change(n, { isProtected })} />
-          <Button kind="quiet" onClick={() => remove(n)} label={`Remove header ${row.key || n + 1}`}>
+          <Button kind="quiet" onClick={() => remove(n)} label={`Remove ${one} ${row.key || n + 1}`}>
             Remove
           </Button>
         </div>
       ))}
-      <Button onClick={add}>Add a header</Button>
-      <p class="hint">Sent with every request. A protected value never comes back out.</p>
+      <Button onClick={add}>Add a {one}</Button>
+      <p class="hint">{hint} A protected value never comes back out.</p>
     </fieldset>
   );
 }
 
-export function LabelRows(props: RowsProps<LabelRow>): JSX.Element {
+type PairRowsProps = RowsProps<PairRow> & { field: "labels" | "attributes"; legend: string; one: string; hint: string };
+
+/** Labels or attributes. */
+export function PairRows(props: PairRowsProps): JSX.Element {
   const { group, add, change, remove } = useRows(props, { key: "", value: "" });
-  const error = props.failure?.at("#/labels");
+  const { legend, one, hint } = props;
+  const error = props.failure?.at(`#/${props.field}`);
   return (
     <fieldset ref={group}>
-      <legend>Labels</legend>
+      <legend>{legend}</legend>
       {props.rows.map((row, n) => (
         <div class="row" key={n}>
           <TextField label="Key" value={row.key} onValue={(key) => change(n, { key })} />
           <TextField label="Value" value={row.value} onValue={(value) => change(n, { value })} />
-          <Button kind="quiet" onClick={() => remove(n)} label={`Remove label ${row.key || n + 1}`}>
+          <Button kind="quiet" onClick={() => remove(n)} label={`Remove ${one} ${row.key || n + 1}`}>
             Remove
           </Button>
         </div>
       ))}
-      <Button onClick={add}>Add a label</Button>
+      <Button onClick={add}>{/^[aeiou]/.test(one) ? "Add an" : "Add a"} {one}</Button>
       {error && <p class="field-error">{error}</p>}
-      <p class="hint">For finding it: the list can be narrowed by them.</p>
+      <p class="hint">{hint}</p>
     </fieldset>
   );
 }

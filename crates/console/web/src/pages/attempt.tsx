@@ -107,9 +107,11 @@ function RequestCard({ request }: { request: Request }): JSX.Element {
       <Lines lines={request.headers ?? []} label="Headers of the request" />
       <h3>Body</h3>
       <TextBlock text={request.body ?? request.body_base64} label="Body of the request" />
-      <p class="faint">
-        SHA-256 of the body <code class="break">{request.body_sha256}</code>
-      </p>
+      {request.body_sha256 && (
+        <p class="faint">
+          SHA-256 of the body <code class="break">{request.body_sha256}</code>
+        </p>
+      )}
     </>
   );
 }

@@ -8,8 +8,10 @@ import { Page, Waiting } from "../components/page";
 import { ProblemBox } from "../components/problem";
 import { SecretDialog } from "../components/secret";
 import { changes, type Draft, draftOf, empty, isReadable, newWebhook } from "../form/draft";
-import { type FieldsProps, More, Requests, Signing, WhereAndWhat } from "../form/fields";
+import { type FieldsProps, FilterAndBody, Headers, Labels, Signing, WhereAndWhat } from "../form/fields";
 import { Preview } from "../form/preview";
+import { Receiver } from "../form/receiver";
+import { Requests } from "../form/requests";
 import { TemplateFields } from "../form/template";
 import { useAction, useLoaded } from "../loaded";
 import type { CreatedWebhook, EventType, Profile, Project, Template, Webhook } from "../openapi";
@@ -95,9 +97,12 @@ function AllFields(fields: FieldsProps): JSX.Element {
   return (
     <>
       <WhereAndWhat {...fields} />
-      <Requests {...fields} />
+      <FilterAndBody {...fields} />
+      <Headers {...fields} />
       <Signing {...fields} />
-      <More {...fields} />
+      <Receiver {...fields} />
+      <Requests {...fields} />
+      <Labels {...fields} />
     </>
   );
 }
