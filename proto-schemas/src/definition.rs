@@ -341,6 +341,29 @@ impl Token {
 }
 
 impl Webhook {
+    /// The same with nothing secret in it: no secrets, and nothing in place of what is sealed.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        self.sealed_secret = None;
+        self.secrets.clear();
+        for value in self.headers.iter_mut().chain(&mut self.variables) {
+            if let MaybeSealed::Sealed(sealed) = &mut value.value {
+                sealed.clear();
+            }
+        }
+        if let Some(own) = self.tls.as_mut().and_then(|tls| tls.client_certificate.as_mut()) {
+            own.sealed_key.clear();
+        }
+        match &mut self.authentication {
+            Some(Authentication::Basic { sealed_password, .. }) => sealed_password.clear(),
+            Some(Authentication::ClientCredentials {
+                sealed_client_secret, ..
+            }) => sealed_client_secret.clear(),
+            None => {}
+        }
+        self
+    }
+
     /// An active webhook that says nothing but who it is: every event, unsigned, as it came, in one attempt.
     #[must_use]
     pub fn blank(id: WebhookId, project: ProjectId) -> Self {

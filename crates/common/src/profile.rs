@@ -76,6 +76,8 @@ pub struct Profile {
     pub endpoint_check: bool,
     /// Whether no two webhooks of a project may have the same url.
     pub unique_url: bool,
+    /// Whether stored protected values go along when a webhook's url is given another host, unless they are given anew.
+    pub protected_values_follow_url: bool,
 }
 
 /// Something that a webhook may switch on or off.

@@ -16,7 +16,7 @@ use proto_schemas::definition::{
     Authentication, MaybeSealed, SEALED_CLIENT_KEY, SEALED_CLIENT_SECRET, SEALED_PASSWORD, Webhook, sealed_header,
 };
 use proto_schemas::event::Event;
-use secrecy::{ExposeSecret as _, SecretSlice};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 pub use self::authentication::{ClientCredentials, bearer, hidden};
 pub use self::variables::Opened;
@@ -194,6 +194,18 @@ impl Prepared {
             missing,
             addressed: self.address_with(event, self.variables.shown())?,
         })
+    }
+
+    /// Whether something is masked in what [`Self::show`] shows, or may be.
+    #[must_use]
+    pub const fn hides_variables(&self) -> bool {
+        self.variables.real().has_secrets()
+    }
+
+    /// The values of variables that are protected.
+    #[must_use]
+    pub fn protected_variables(&self) -> &[SecretString] {
+        self.variables.protected()
     }
 
     /// What the event puts in place of placeholders; nothing to do for a webhook without.

@@ -348,6 +348,11 @@ mod tests {
             let generated = Key::generate(kind);
             let text = generated.text();
             assert_eq!(format!("{generated:?} {text:?}").matches(prefix).count(), 0);
+            assert_eq!(
+                format!("{generated:?}"),
+                format!("{:?}", Key::generate(kind)),
+                "they all look the same"
+            );
             let read = Key::parse(text.expose_secret()).unwrap();
             assert_eq!((read.kind(), read.text().expose_secret()), (kind, text.expose_secret()));
         }

@@ -2,6 +2,7 @@
 //! one. Everything is checked, and all that is wrong is said at once; secrets are sealed here and leave unsealed nowhere.
 
 mod headers;
+mod moved;
 mod receiver;
 mod settings;
 mod values;
@@ -115,6 +116,7 @@ impl Changes {
     /// Everything that is wrong, field by field.
     pub fn apply(mut self, webhook: &mut Webhook, rules: &Rules<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
+        let before = webhook.clone();
         self.apply_identity(webhook, rules, &mut errors);
         if let Some(secret) = self.secret.take() {
             secrets::replace(webhook, secret.as_deref(), self.secret_kind, rules, &mut errors);
@@ -153,6 +155,9 @@ impl Changes {
         }
         receiver::check_header(webhook, headers_given, &mut errors);
         secrets::check_kind(webhook, rules.profile, &mut errors);
+        if !rules.profile.protected_values_follow_url {
+            moved::check(&before, webhook, &mut errors);
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

@@ -1,8 +1,8 @@
 //! What would be sent: the request that an example event comes to, made as dispatcher makes it, shown and not sent.
 //!
 //! Nothing is stored and no address is looked up. Secrets are opened here to sign with; what is protected is marked as
-//! such in the headers, for whoever shows them, and masked where it is a variable. The signature is that of the body as
-//! it would be sent.
+//! such in the headers, for whoever shows them, and masked where it is a variable. Nothing is made of a protected variable
+//! here: whoever asks chooses the template, and with the secret also what signs, so a signature would tell the value.
 
 use std::sync::Arc;
 
@@ -78,20 +78,20 @@ pub async fn make(api: &Api, project: &Project, webhook: &Webhook, sample: Sampl
     let event = trials::event(api, project, webhook, sample, now).await?;
     let definition = Arc::new(resolve::webhook(webhook, None, project, profile(api, project)?));
     let prepared = Prepared::of(&definition, &api.keys, &api.guard).map_err(unusable)?;
-    // What is wrong is told by what may be shown, if that tells it.
     let shown = prepared.show(&event).map_err(unsendable)?;
-    let rendered = prepared.render(&event).map_err(unsendable)?;
-    prepared.address(&event).map_err(unsendable)?;
-    let headers = prepared.headers(&event, &shown.addressed, &rendered, now);
+    let headers = prepared.headers(&event, &shown.addressed, &shown.rendered, now);
     let mut headers = headers.map_err(unusable)?;
     if prepared.client_credentials.is_some() {
         // One is had when a request is sent.
         headers.insert(http::header::AUTHORIZATION, request::hidden());
     }
-    // A signature says nothing of its secret, and this one is sent to nobody; the log keeps those that were.
+    // A signature says nothing of its secret, and this one is sent to nobody; the log keeps those that were. With a mask
+    // in the body, it is nobody's.
     for name in prepared.signature_headers() {
-        if let Some(value) = headers.get_mut(name) {
-            value.set_sensitive(false);
+        match headers.get_mut(&name) {
+            Some(value) if prepared.hides_variables() => *value = request::hidden(),
+            Some(value) => value.set_sensitive(false),
+            None => {}
         }
     }
     Ok(Preview {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Caller;
 use crate::api::{Api, failed, new_id};
 use crate::changes::{Rules, seal, signature_header};
+use crate::trials;
 use crate::webhooks::{absent, note_written, profile};
 
 /// How many secrets of a webhook are live at most.
@@ -242,6 +243,7 @@ pub async fn rotate_secret(
 }
 
 /// Erases secrets that have expired, until `stop`: their rows are written without them, and so are the definitions in NATS.
+/// So it does with those that tests have brought along.
 pub(crate) async fn keep_erasing(api: &Api, stop: &CancellationToken) {
     loop {
         tokio::select! {
@@ -250,6 +252,9 @@ pub(crate) async fn keep_erasing(api: &Api, stop: &CancellationToken) {
         }
         if let Err(error) = erase_expired(api).await {
             tracing::debug!(%error, "expired secrets stay for another while; they sign nothing");
+        }
+        if let Err(error) = trials::forget_secrets(api).await {
+            tracing::debug!(%error, "tests keep their secrets for another while");
         }
     }
 }

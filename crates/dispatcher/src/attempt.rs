@@ -43,6 +43,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::classify;
+use crate::echo::Echo;
 use crate::lanes::{Admission, Lanes, Limits, Own};
 use crate::requests::{Ready, Requests};
 
@@ -319,6 +320,12 @@ impl Stage {
         redirect_is_success: bool,
     ) -> Made {
         let request_head = egress::head_checksum(&request.method, request.target.as_str(), &request.headers);
+        let prepared = &ready.prepared;
+        let echo = Echo::of(
+            &request.headers,
+            prepared.signature_headers(),
+            prepared.protected_variables(),
+        );
         let begun = Instant::now();
         let request = egress::Request {
             method: request.method,
@@ -337,7 +344,7 @@ impl Stage {
             request_head: Some(request_head),
         };
         let made = match outcome {
-            Ok(response) => Made::answered(started_at, response, redirect_is_success),
+            Ok(response) => Made::answered(started_at, response, redirect_is_success).masked(&echo),
             Err(error) => Made {
                 status: error.status.map(|status| status.as_u16()),
                 ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
@@ -449,6 +456,12 @@ impl Made {
             retry_after: None,
             exchange: Exchange::default(),
         }
+    }
+
+    /// Without what the receiver has sent back of the request's secrets.
+    fn masked(mut self, echo: &Echo) -> Self {
+        echo.mask(&mut self.headers, &mut self.body, self.truncated);
+        self
     }
 
     fn answered(started_at: Timestamp, response: egress::Response, redirect_is_success: bool) -> Self {

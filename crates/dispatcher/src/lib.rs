@@ -9,6 +9,7 @@
 //! - [`throttle`]: how much it takes that has said it is asked too much (pure)
 //! - [`attempt`]: the stage
 //! - [`access_token`]: what a receiver wants to be shown that is had elsewhere
+//! - `echo`: what a receiver sends back of a request's secrets (pure)
 //! - [`requests`]: webhooks ready for requests, as they are defined now
 //! - [`classify`]: response → outcome (pure)
 
@@ -17,6 +18,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod classify;
 pub mod config;
+mod echo;
 pub mod lanes;
 pub mod requests;
 pub mod throttle;

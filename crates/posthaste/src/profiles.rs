@@ -151,6 +151,9 @@ fn url(profile: &Profile) -> String {
     if profile.unique_url {
         rules.push("unique in a project");
     }
+    if profile.protected_values_follow_url {
+        rules.push("protected values follow it");
+    }
     match rules.is_empty() {
         true => "any".to_owned(),
         false => rules.join(", "),
@@ -174,7 +177,7 @@ mod tests {
             "options       json_payload\n",
             "placeholders  :iccid:, :imsi:, :ip:\n",
             "failed after  5 attempts in a row\n",
-            "url           unique in a project\n",
+            "url           unique in a project, protected values follow it\n",
         ] {
             assert!(summary.contains(line), "{line} is not in\n{summary}");
         }

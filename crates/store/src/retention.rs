@@ -15,7 +15,7 @@ pub struct Gone {
     pub partitions: u64,
     /// Deliveries that still waited for something, or were dead.
     pub deliveries: u64,
-    /// Rejected events and poisoned entries.
+    /// Rejected events, poisoned entries and tests.
     pub rejected: u64,
 }
 
@@ -57,8 +57,8 @@ pub async fn expire_deliveries(connection: &mut Connection, day: Date, limit: u3
     Ok(expired.rows_affected())
 }
 
-/// Deletes what else is kept of events accepted before `day`: rejected ones, poisoned entries, missing deliveries. How
-/// many.
+/// Deletes what else is kept of events accepted before `day`: rejected ones, poisoned entries, missing deliveries, tests.
+/// How many.
 ///
 /// # Errors
 /// Any [`Error`].
@@ -88,9 +88,18 @@ pub async fn expire_rejected(connection: &mut Connection, day: Date, limit: u32)
          DELETE FROM missing_deliveries WHERE event_key < $1",
         floor.as_uuid(),
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(rejected + poisoned)
+    let tests = sqlx::query!(
+        "-- retention::expire_tests
+         DELETE FROM tests WHERE id IN (SELECT id FROM tests WHERE id < $1 ORDER BY id LIMIT $2)",
+        floor.as_uuid(),
+        i64::from(limit),
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(rejected + poisoned + tests)
 }
 
 /// Drops the partitions of `day`; how many there were. Waits no longer than 2 s for those who use them: dropping one

@@ -1,5 +1,5 @@
-//! `tests`: requests made to try a webhook, tests and endpoint checks. Written by config-api, never changed; what became
-//! of one is its attempt, as retry-scheduler records it.
+//! `tests`: requests made to try a webhook, tests and endpoint checks. Written by config-api, which takes the secrets out
+//! again once a test is handed out; what became of one is its attempt, as retry-scheduler records it.
 
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct NewTest<'a> {
     pub event_type: &'a str,
     /// The duty, as it goes to dispatcher.
     pub due: &'a [u8],
+    /// Whether there are secrets in it, sealed: it brings a definition along.
+    pub holds_secrets: bool,
     /// When it was asked for.
     pub created_at: Timestamp,
 }
@@ -111,8 +113,8 @@ impl From<Row> for Test {
 pub async fn insert(connection: &mut Connection, test: &NewTest<'_>) -> Result<(), Error> {
     sqlx::query!(
         "-- tests::insert
-         INSERT INTO tests (id, project_id, kind, webhook_id, target, event_type, due, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         INSERT INTO tests (id, project_id, kind, webhook_id, target, event_type, due, holds_secrets, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         test.id.as_uuid(),
         test.project.as_uuid(),
         test.kind.as_str(),
@@ -120,6 +122,7 @@ pub async fn insert(connection: &mut Connection, test: &NewTest<'_>) -> Result<(
         test.target.as_uuid(),
         test.event_type,
         test.due,
+        test.holds_secrets,
         to_sql(test.created_at),
     )
     .execute(&mut *connection)
@@ -156,6 +159,45 @@ pub async fn duties(connection: &mut Connection, ids: &[EventKey]) -> Result<Vec
         .into_iter()
         .map(|row| (EventKey::from_uuid(row.id), row.due))
         .collect())
+}
+
+/// The duties of up to `limit` tests that are handed out and still have secrets in them.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn with_secrets_to_forget(
+    connection: &mut Connection,
+    limit: u32,
+) -> Result<Vec<(EventKey, Vec<u8>)>, Error> {
+    let rows = sqlx::query!(
+        "-- tests::with_secrets_to_forget
+         SELECT id, due FROM tests
+         WHERE holds_secrets AND NOT EXISTS (SELECT FROM outbox WHERE outbox.key = 'test.' || tests.id)
+         ORDER BY id LIMIT $1",
+        i64::from(limit),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (EventKey::from_uuid(row.id), row.due))
+        .collect())
+}
+
+/// Writes a test's duty anew, without secrets.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn forget_secrets(connection: &mut Connection, id: EventKey, due: &[u8]) -> Result<(), Error> {
+    sqlx::query!(
+        "-- tests::forget_secrets
+         UPDATE tests SET due = $2, holds_secrets = false WHERE id = $1",
+        id.as_uuid(),
+        due,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// How many tests of a project were asked for after `since`.

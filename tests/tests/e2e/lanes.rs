@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use posthaste_tests::{Answer, Cluster, Producer, Receiver, Role, Setup, eventually, eventually_within};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -226,4 +227,36 @@ async fn the_backlog_of_a_dead_receiver_costs_the_others_nothing() {
     })
     .await;
     assert_eq!(dead.count(), BACKLOG, "one request for each event");
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_lacks_the_key_uses_up_no_attempts() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let (api, receiver) = (cluster.admin.clone(), Receiver::start().await);
+    api.create_project("acme").await.unwrap();
+    cluster.kill(Role::Dispatcher).unwrap();
+    let hook = json!({ "secret": "a secret of mine", "retry": false });
+    api.create_webhook("acme", "signed", &receiver.url, hook).await.unwrap();
+    let other = format!("other:{}", common::crypto::generate_key().expose_secret());
+    cluster
+        .restart_doomed(Role::Dispatcher, &[("POSTHASTE_ENCRYPTION_KEYS", &other)])
+        .await
+        .unwrap();
+    cluster.definitions_in_force().await.unwrap();
+    let event = json!({ "type": "a", "data": {} });
+    let (status, said) = api.intake("/v1/projects/acme/events", &event).await.unwrap();
+    assert_eq!(status.as_u16(), 202, "{said}");
+    let reason = eventually("a parked delivery", || async {
+        let deliveries = api.list("/v1/projects/acme/deliveries").await.unwrap();
+        let parked = deliveries.into_iter().find(|it| it["state"] == "parked")?;
+        parked["reason"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(reason.contains("cannot be used by this service"), "{reason}");
+    assert!(cluster.log(Role::Dispatcher).contains("no request can be made"));
+    assert_eq!(
+        api.list("/v1/projects/acme/attempts").await.unwrap(),
+        Vec::<Value>::new()
+    );
+    assert_eq!(receiver.count(), 0);
 }

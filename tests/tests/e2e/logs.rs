@@ -113,7 +113,13 @@ async fn the_log_shows_requests_as_they_were_sent_and_no_secret_even_after_the_w
 async fn a_protected_variable_is_in_the_request_and_masked_in_all_that_is_told_of_it() {
     const KEY: &str = "0123456789abcdeffedcba9876543210";
     let cluster = Cluster::start().await.unwrap();
-    let (api, receiver) = (&cluster.admin, Receiver::start().await);
+    // As debugging pages do, it sends back what it got.
+    let receiver = Receiver::scripted(|request, _| Answer {
+        body: String::from_utf8_lossy(&request.body).into_owned(),
+        ..Answer::status(200)
+    })
+    .await;
+    let api = &cluster.admin;
     // All that is answered, written and kept is searched for it.
     api.canaries.add("routing key", KEY);
     api.create_project("acme").await.unwrap();
@@ -150,6 +156,8 @@ async fn a_protected_variable_is_in_the_request_and_masked_in_all_that_is_told_o
             "{shown}"
         );
         assert_eq!(request["body"], body.replace(KEY, "***"));
+        assert_eq!(request["body_sha256"], Value::Null, "a guess could be checked by it");
+        assert_eq!(shown["response"]["body"], body.replace(KEY, "***"));
         told.push(shown);
     }
     // With another value, nobody can tell any more what was sent, and what is told is no other value.

@@ -143,9 +143,38 @@ pub fn redact_url(url: &Url) -> String {
     }
 }
 
+/// Whether requests to both go to the same host and port in the same way (RFC 6454). What is no URL has no origin.
+#[must_use]
+pub fn is_same_origin(one: &str, other: &str) -> bool {
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.origin() == other.origin(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let url = "https://a.example.com/in";
+        for same in ["https://a.example.com/", "https://A.example.com:443/b?c=d"] {
+            assert!(is_same_origin(url, same), "{same}");
+        }
+        for other in [
+            "http://a.example.com/in",
+            "https://b.example.com/in",
+            "https://example.com/in",
+            "https://a.example.com:8443/in",
+            "https://a.example.com.evil.example/in",
+            "https://a.example.com@evil.example/in",
+            "",
+        ] {
+            assert!(!is_same_origin(url, other), "{other}");
+        }
+        assert!(!is_same_origin("", ""));
+    }
 
     #[test]
     fn a_nat64_prefix_leaves_room_for_an_ipv4_address() {

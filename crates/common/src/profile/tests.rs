@@ -144,6 +144,7 @@ fn body(profile: &str, event_type: &str, data: &[u8], attributes: &[(&str, &str)
 fn ubiops_is_what_its_document_says() {
     let profile = shipped("ubiops");
     assert!(profile.redirect_is_success && !profile.generate_secret);
+    assert!(profile.protected_values_follow_url);
     assert_eq!((profile.timeout.as_secs(), profile.timeout_max.as_secs()), (10, 30));
     assert_eq!(profile.ladder, [Duration::ZERO]);
     let data =
@@ -230,6 +231,7 @@ fn once_is_what_its_documents_say() {
         (profile.fail_after, profile.unique_url, profile.generate_secret),
         (Some(5), true, false)
     );
+    assert!(profile.protected_values_follow_url);
     assert_eq!(profile.timeout.as_secs(), 20);
     assert_eq!(
         profile.ladder.iter().map(Duration::as_secs).collect::<Vec<_>>(),
@@ -425,8 +427,8 @@ fn a_mistake_in_an_expression_or_option_is_named_with_file_and_line() {
         (
             "standard",
             GOOD,
-            "unique_url = false",
-            "unique_url = false\n[options.x]\ndescription = \"x\"\ndefault = false",
+            "follow_url = false",
+            "follow_url = false\n[options.x]\ndescription = \"x\"\ndefault = false",
             "x",
             "options are for templates",
         ),

@@ -54,6 +54,7 @@ struct WrittenWebhooks {
     fail_after: Option<u32>,
     endpoint_check: bool,
     unique_url: bool,
+    protected_values_follow_url: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -285,6 +286,7 @@ impl Written {
             fail_after: self.webhooks.fail_after,
             endpoint_check: self.webhooks.endpoint_check,
             unique_url: self.webhooks.unique_url,
+            protected_values_follow_url: self.webhooks.protected_values_follow_url,
         })
     }
 }

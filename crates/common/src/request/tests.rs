@@ -90,6 +90,50 @@ fn event() -> Event {
     }
 }
 
+#[test]
+fn a_protected_header_is_protected_with_placeholders_in_it_as_well() {
+    let mut world = World::new();
+    world.rotate(&Key::generate(SecretKind::V1), Duration::ZERO);
+    world.webhook.placeholders = vec![Expression {
+        name: ":id:".into(),
+        expression: "id".into(),
+    }];
+    let context = Context {
+        project: world.webhook.project,
+        object: world.webhook.id.as_uuid(),
+        field: "header:x-api-key",
+    };
+    let sealed = world.keys.seal(&context, b"hidden :id:");
+    world.webhook.headers = vec![NamedValue {
+        name: "x-api-key".into(),
+        value: MaybeSealed::Sealed(sealed),
+    }];
+    let (prepared, event) = (world.prepared().unwrap(), event());
+    let (rendered, addressed) = (prepared.render(&event).unwrap(), prepared.address(&event).unwrap());
+    let headers = prepared.headers(&event, &addressed, &rendered, world.now()).unwrap();
+    let value = &headers["x-api-key"];
+    assert_eq!(value.as_bytes(), b"hidden e1");
+    assert!(value.is_sensitive());
+}
+
+#[test]
+fn protected_variables_are_not_printed() {
+    let mut world = World::new();
+    let context = Context {
+        project: world.webhook.project,
+        object: world.webhook.id.as_uuid(),
+        field: "variable:key",
+    };
+    let sealed = world.keys.seal(&context, b"canary");
+    world.webhook.variables = vec![NamedValue {
+        name: "key".into(),
+        value: MaybeSealed::Sealed(sealed),
+    }];
+    let opened = Opened::of(&world.webhook, &world.keys).unwrap();
+    assert_eq!(opened.protected()[0].expose_secret(), "canary");
+    assert!(!format!("{opened:?}").contains("canary"), "{opened:?}");
+}
+
 /// The signatures of a request made at `now`, and the header with room for one.
 fn signed(prepared: &Prepared, now: Timestamp) -> (String, Option<String>) {
     let event = event();

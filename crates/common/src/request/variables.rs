@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto_schemas::definition::{MaybeSealed, Webhook, sealed_variable};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Error, open};
 use crate::crypto::KeyRing;
@@ -14,6 +14,7 @@ use crate::render::{MASK, Variables};
 pub struct Opened {
     real: Variables,
     shown: Variables,
+    protected: Vec<SecretString>,
 }
 
 impl Opened {
@@ -23,14 +24,14 @@ impl Opened {
     /// [`Error::Sealed`]
     pub fn of(webhook: &Webhook, keys: &KeyRing) -> Result<Self, Error> {
         let (mut real, mut shown) = (BTreeMap::new(), BTreeMap::new());
-        let mut has_secrets = false;
+        let mut protected = Vec::new();
         for variable in &webhook.variables {
             let (value, mask) = match &variable.value {
                 MaybeSealed::Plain(value) => (value.clone(), value.clone()),
                 MaybeSealed::Sealed(sealed) => {
-                    has_secrets = true;
                     let plain = open(webhook, keys, &sealed_variable(&variable.name), sealed)?;
                     let value = String::from_utf8_lossy(plain.expose_secret()).into_owned();
+                    protected.push(SecretString::from(value.clone()));
                     (value, MASK.to_owned())
                 }
             };
@@ -38,8 +39,9 @@ impl Opened {
             shown.insert(variable.name.clone(), mask);
         }
         Ok(Self {
-            real: Variables::new(real, has_secrets),
+            real: Variables::new(real, !protected.is_empty()),
             shown: Variables::new(shown, false),
+            protected,
         })
     }
 
@@ -53,5 +55,11 @@ impl Opened {
     #[must_use]
     pub const fn shown(&self) -> &Variables {
         &self.shown
+    }
+
+    /// The values that are protected.
+    #[must_use]
+    pub fn protected(&self) -> &[SecretString] {
+        &self.protected
     }
 }

@@ -217,12 +217,14 @@ fn a_header_without_a_value_keeps_the_stored_one() {
     assert_eq!(webhook.headers[0].value, before[0].value);
     assert_eq!(webhook.headers[1].value, before[1].value);
 
-    // Given a new value, it stays what it was: protected.
-    with_headers(vec![header("Authorization", Some("new"), None)])
-        .apply(&mut webhook, &world.rules())
-        .unwrap();
-    assert!(matches!(webhook.headers[0].value, MaybeSealed::Sealed(_)));
-    assert_eq!(webhook.headers.len(), 1);
+    // Given a new value, it stays what it was: protected, whatever its name sounds like.
+    for (value, protected) in [("first", Some(true)), ("second", None)] {
+        with_headers(vec![header("X-A", Some(value), protected)])
+            .apply(&mut webhook, &world.rules())
+            .unwrap();
+        assert!(matches!(webhook.headers[0].value, MaybeSealed::Sealed(_)), "{value}");
+        assert_eq!(webhook.headers.len(), 1);
+    }
 }
 
 #[test]

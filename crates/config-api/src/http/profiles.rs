@@ -65,6 +65,8 @@ struct ProfileView {
     endpoint_check: bool,
     /// Whether no two webhooks of a project may have the same url.
     unique_url: bool,
+    /// Whether stored protected values go along when a webhook's url is given another host; otherwise they have to be given anew.
+    protected_values_follow_url: bool,
     /// What a webhook may switch on or off.
     options: Vec<OptionView>,
     /// Texts that stand in a url or header for something of the event.
@@ -109,6 +111,7 @@ impl From<&Profile> for ProfileView {
             pause: PauseWord::of(profile.hold_while_paused),
             endpoint_check: profile.endpoint_check,
             unique_url: profile.unique_url,
+            protected_values_follow_url: profile.protected_values_follow_url,
             options: profile
                 .options
                 .iter()

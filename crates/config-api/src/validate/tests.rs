@@ -82,6 +82,20 @@ fn headers_of_the_connection_and_the_signature_are_reserved() {
         "a\r\nb",
         "é",
         "X-Posthaste-Anything",
+        "Content-Encoding",
+        "Keep-Alive",
+        "Trailer",
+        "Upgrade",
+        "Expect",
+        "Date",
+        "Via",
+        "Forwarded",
+        "traceparent",
+        "tracestate",
+        "X-Real-IP",
+        "HTTP2-Settings",
+        "posthaste-test",
+        "Posthaste-Replay",
     ] {
         assert!(header_name(bad, Some("X-Sig")).is_err(), "{bad}");
     }

@@ -52,10 +52,24 @@ async fn a_deleted_webhook_stays_a_definition_and_its_name_is_free() {
     let (service, bucket) = (world.start().await, world.bucket().await);
     let api = &service.client;
     let project = api.post("/v1/projects", json!({ "name": "shop" })).await;
-    let first = api.post("/v1/projects/shop/webhooks", simple("w")).await;
+    let mut new = simple("w");
+    new["headers"] = json!([{ "key": "X-Api-Key", "value": "hidden" }]);
+    new["variables"] = json!([{ "key": "routing_key", "value": "hidden" }]);
+    new["authentication"] = json!({ "type": "basic", "username": "me", "password": "hidden" });
+    let first = api.post("/v1/projects/shop/webhooks", new).await;
     api.delete("/v1/projects/shop/webhooks/w").await;
     let definition = defined(&bucket, &key(&project, &first)).await.unwrap();
-    assert!(definition.deleted && definition.sealed_secret.is_none());
+    assert!(definition.deleted);
+    // Nothing secret of it is kept, here or in the row.
+    assert_eq!(definition.clone().without_secrets(), definition);
+    assert!(definition.headers.is_empty() && definition.variables.is_empty() && definition.authentication.is_none());
+    let store = world.store().await;
+    let mut connection = store.connection().await.unwrap();
+    let row = store::webhooks::by_ids(&mut connection, &[definition.id]).await;
+    let row = row.unwrap().remove(0);
+    assert!(row.headers.is_empty() && row.variables.is_empty() && row.authentication.is_none() && row.tls.is_none());
+    assert!(row.secrets.is_empty() && row.sealed_secret.is_none());
+    drop(connection);
 
     let second = api.post("/v1/projects/shop/webhooks", simple("w")).await;
     assert_ne!(id(&first), id(&second));

@@ -132,10 +132,10 @@ async fn what_is_not_stored_yet_is_previewed_as_it_would_be() {
     api.post(W, templated()).await;
 
     let changes =
-        json!({ "changes": { "transform": { "t": "{{data.x}}" }, "url": "https://192.5.6.31/" }, "data": { "x": 7 } });
+        json!({ "changes": { "transform": { "t": "{{data.x}}" }, "url": "https://192.5.6.30/x" }, "data": { "x": 7 } });
     let shown = preview(api, &format!("{W}/w:preview"), changes).await;
     assert_eq!(shown["request"]["body"], r#"{"t":7}"#);
-    assert_eq!(shown["request"]["url"], "https://192.5.6.31/");
+    assert_eq!(shown["request"]["url"], "https://192.5.6.30/x");
     assert_eq!(
         header(&shown, "authorization"),
         Some(&Value::Null),

@@ -159,11 +159,27 @@ async fn what_an_older_key_seals_is_sealed_anew_until_the_key_can_be_taken_away(
     };
     let under = |sealed: &[String], key: &str| sealed.iter().filter(|it| key_of(it) == Some(key)).count();
     assert_eq!(under(&sealed().await, "k1"), 7);
+    let mut other = simple("other");
+    other["authentication"] = json!({ "type": "oauth2_client_credentials", "client_id": "c",
+        "token_url": "https://id.example.com/token", "client_secret": "hidden" });
+    let other = client.post("/v1/projects/shop/webhooks", other).await;
+    let others = self::key(&project, &other);
     service.stop().await;
 
     let service = world.start_with_keys(&format!("{NEW},{KEYS}")).await;
     until("everything sealed with the new key", async || {
         under(&sealed().await, "k2") == 7
+    })
+    .await;
+    until("the other one's client secret as well", async || {
+        let definition = defined(&bucket, &others).await.unwrap();
+        let Some(Authentication::ClientCredentials {
+            sealed_client_secret, ..
+        }) = definition.authentication
+        else {
+            panic!("it has credentials")
+        };
+        key_of(&sealed_client_secret) == Some("k2")
     })
     .await;
     assert_eq!(service.client.get(HOOK).await, before, "nobody has changed anything");

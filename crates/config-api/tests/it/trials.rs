@@ -172,6 +172,7 @@ async fn a_test_that_was_committed_and_not_handed_out_is_handed_out_at_the_next_
         target: lost.webhook,
         event_type: "a",
         due: &lost.encode(),
+        holds_secrets: false,
         created_at: lost.event.accepted_at,
     };
     let mut connection = store.connection().await.unwrap();
@@ -188,6 +189,36 @@ async fn a_test_that_was_committed_and_not_handed_out_is_handed_out_at_the_next_
     let mut connection = store.connection().await.unwrap();
     assert!(outbox::is_empty(&mut connection).await.unwrap());
     drop(connection);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_check_has_brought_along_is_kept_without_its_secrets() {
+    let world = World::new().await;
+    let mut new = simple("one");
+    new["secret"] = json!("a secret of mine");
+    new["headers"] = json!([{ "key": "X-Api-Key", "value": "hidden" }, { "key": "X-Team", "value": "blue" }]);
+    new["variables"] = json!([{ "key": "routing_key", "value": "hidden" }]);
+    new["authentication"] = json!({ "type": "basic", "username": "me", "password": "hidden" });
+    let (service, _, _) = with_webhook(&world, new).await;
+    act(&service.client, "one", "check", None).await;
+    let handed_out = duties(&world, 1).await.pop().unwrap();
+    let sealed = handed_out.trial.clone().unwrap().webhook.unwrap();
+    assert_ne!(sealed.clone().without_secrets(), *sealed, "dispatcher has them");
+
+    let store = world.store().await;
+    until("the row without them", async || {
+        let mut connection = store.connection().await.unwrap();
+        let rows = store::tests::duties(&mut connection, &[handed_out.event.key]).await;
+        let kept = DeliveryDue::decode(rows.unwrap().remove(0).1.into()).unwrap();
+        let definition = kept.trial.unwrap().webhook.unwrap();
+        assert_eq!(
+            (definition.url.as_str(), definition.headers.len()),
+            (sealed.url.as_str(), 2)
+        );
+        *definition == sealed.clone().without_secrets()
+    })
+    .await;
     service.stop().await;
 }
 

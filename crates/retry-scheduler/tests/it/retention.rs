@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use common::clock::Clock;
+use proto_schemas::delivery::TrialKind;
 use proto_schemas::id::{AttemptRef, EventKey};
 use retry_scheduler::metrics::Metrics;
 use retry_scheduler::retention::Retention;
 use store::retention::Gone;
+use store::tests::NewTest;
 
-use crate::support::{Ledger, START, accepted, delivered, failed, first, key, rejected, webhook};
+use crate::support::{Ledger, PROJECT, START, accepted, delivered, failed, first, key, rejected, webhook};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -78,4 +80,34 @@ async fn a_day_that_somebody_reads_is_left_for_the_next_time() {
     ledger.retention(9).look().await.unwrap_err();
     drop(reader);
     assert_eq!(ledger.retention(9).look().await.unwrap().partitions, 2);
+}
+
+#[tokio::test]
+async fn old_tests_leave_as_well() {
+    let ledger = Ledger::start().await;
+    ledger.create_webhook(webhook(1)).await;
+    let mut connection = ledger.store.connection().await.unwrap();
+    let ids = [
+        EventKey::of_message(START - 10 * DAY, 1),
+        EventKey::of_message(START, 1),
+    ];
+    for id in ids {
+        let test = NewTest {
+            id,
+            project: PROJECT,
+            kind: TrialKind::Test,
+            webhook: None,
+            target: webhook(1),
+            event_type: "a",
+            due: b"",
+            holds_secrets: false,
+            created_at: id.accepted_at(),
+        };
+        store::tests::insert(&mut connection, &test).await.unwrap();
+    }
+    assert_eq!(ledger.retention(9).look().await.unwrap().rejected, 1);
+    let left = store::tests::page(&mut connection, PROJECT, None, None, 9)
+        .await
+        .unwrap();
+    assert_eq!(left.iter().map(|test| test.id).collect::<Vec<_>>(), [ids[1]]);
 }

@@ -254,3 +254,75 @@ fn no_header_of_a_webhook_stands_where_its_authentication_does() {
     basic("me", Some("p")).apply(&mut webhook, &world.rules()).unwrap();
     assert_eq!(pointers(&refused(with_headers(own()), &webhook)), ["#/headers/1/key"]);
 }
+
+#[test]
+fn what_is_protected_goes_to_no_other_host() {
+    let world = World::new();
+    let mut webhook = blank();
+    let first = Changes {
+        headers: Some(vec![
+            header("X-Team", Some("blue"), None),
+            header("X-Api-Key", Some("canary"), None),
+        ]),
+        variables: Some(vec![header("routing_key", Some("canary"), None)]),
+        ..basic("me", Some("canary"))
+    };
+    first.apply(&mut webhook, &world.rules()).unwrap();
+    let moved = |url: &str| Changes {
+        url: Some(url.to_owned()),
+        ..Changes::default()
+    };
+
+    // Elsewhere at the same host.
+    moved("https://example.com/another?a=b")
+        .apply(&mut webhook.clone(), &world.rules())
+        .unwrap();
+
+    let all = ["#/headers/1/value", "#/variables/0/value", "#/authentication/password"];
+    for elsewhere in ["https://evil.example.com/", "https://example.com:8443/"] {
+        let errors = refused(moved(elsewhere), &webhook);
+        assert_eq!(pointers(&errors), all, "{elsewhere}");
+        assert_eq!(
+            errors[0].detail,
+            "give `X-Api-Key` anew: the stored value is for the host that `url` named before"
+        );
+    }
+    // Said again as answers have it.
+    let kept = Changes {
+        headers: Some(vec![header("X-Api-Key", None, None), header("X-Team", None, None)]),
+        variables: Some(Vec::new()),
+        authentication: Some(None),
+        ..moved("https://evil.example.com/")
+    };
+    assert_eq!(pointers(&refused(kept, &webhook)), ["#/headers/0/value"]);
+
+    let anew = Changes {
+        headers: Some(vec![
+            header("X-Api-Key", Some("theirs"), None),
+            header("X-Team", None, None),
+        ]),
+        variables: Some(vec![header("routing_key", Some("theirs"), None)]),
+        url: Some("https://evil.example.com/".to_owned()),
+        ..basic("me", Some("theirs"))
+    };
+    anew.apply(&mut webhook.clone(), &world.rules()).unwrap();
+
+    // An access token goes to the host as well, wherever it was had from.
+    let mut with_token = blank();
+    credentials("https://id.example.com/token", Some("canary"))
+        .apply(&mut with_token, &world.rules())
+        .unwrap();
+    let errors = refused(moved("https://evil.example.com/"), &with_token);
+    assert_eq!(pointers(&errors), ["#/authentication/client_secret"]);
+
+    // A platform whose documents say otherwise.
+    for profile in ["ubiops", "once"] {
+        let rules = Rules {
+            profile: world.profiles.get(profile).unwrap(),
+            ..world.rules()
+        };
+        moved("https://new.example.com/")
+            .apply(&mut webhook.clone(), &rules)
+            .unwrap();
+    }
+}

@@ -3,7 +3,8 @@
 //! Of a request, only hashes are recorded: rendering is pure, so event and revision give the same body again, and the
 //! hash says whether they did. Its headers are put together as dispatcher does it, with nothing in place of what is
 //! secret: protected values and signatures; a checksum says whether they are the same. Where the webhook has protected
-//! variables, hash and checksum are of what was made with them, and what is shown is made once more, with a mask.
+//! variables, hash and checksum are of what was made with them and not shown, and what is shown is made once more, with a
+//! mask.
 
 use axum::body::Bytes;
 use common::egress;
@@ -46,9 +47,13 @@ pub(super) struct RequestView {
     headers: Option<Vec<SentHeader>>,
     #[serde(flatten)]
     body: Text,
-    /// SHA-256 of the body that was sent, in hexadecimal.
-    #[schema(example = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a")]
-    body_sha256: String,
+    /// SHA-256 of the body that was sent, in hexadecimal; null where protected variables may stand in it, of which it would
+    /// tell.
+    #[schema(
+        required,
+        example = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    )]
+    body_sha256: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -126,7 +131,11 @@ async fn subject(
         (event, None)
     };
     if let Some(given) = given {
-        return Ok(Ok((event, *given)));
+        let is_gone = |value: &definition::NamedValue| value.value == MaybeSealed::Sealed(String::new());
+        return Ok(match given.variables.iter().any(is_gone) {
+            true => Err("the test had protected variables, which are not kept".to_owned()),
+            false => Ok((event, *given)),
+        });
     }
     let stored = webhooks::by_ids(connection, &[at.webhook]).await.map_err(failed)?;
     let Some(mut webhook) = stored.into_iter().find(|webhook| webhook.project == project.id) else {
@@ -313,7 +322,7 @@ impl RequestView {
             url: None,
             headers: None,
             body: Text::default(),
-            body_sha256: hex::encode(&attempt.request_sha256),
+            body_sha256: None,
         };
         let remade = match remade {
             Ok(remade) => remade,
@@ -323,6 +332,8 @@ impl RequestView {
             }
         };
         let shown = remade.shown();
+        // Whoever can guess what stands there could ask it whether they are right.
+        view.body_sha256 = (remade.masked.is_none()).then(|| hex::encode(&attempt.request_sha256));
         let is_body = Sha256::digest(&remade.sent.body).as_slice() == attempt.request_sha256;
         // Requests of a release before have no checksum: what they say of the body has to do.
         let headers = match attempt.request_head {
