@@ -4,9 +4,12 @@ use common::model::filter::{self, Filter};
 use common::render::{Expressions, OUTPUT_MAX, Placeholders, Subject, Template};
 use common::schema::{FAULTS_MAX, Schema};
 use proto_schemas::definition::Expression;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{event, parts};
+
+/// How long a text in an event is made, in characters.
+const LONG: usize = 16 * 1024;
 
 /// A template: what it makes is JSON within its bounds, and the same every time. Its text as a placeholder's expression
 /// leads no request to another host.
@@ -68,4 +71,9 @@ pub(crate) fn schema(data: &[u8]) {
         assert!(fault.to_string().len() <= 4096, "{} bytes", fault.to_string().len());
     }
     let _ = schema.takes_bytes();
+    // How long any of this takes is seen by who runs it; a long text shows what a short one hides.
+    let long: String = String::from_utf8_lossy(payload).chars().cycle().take(LONG).collect();
+    for value in [json!({ &long: [&long] }), Value::String(long)] {
+        assert!(schema.check(&value, 2 * LONG).len() <= FAULTS_MAX);
+    }
 }

@@ -1,10 +1,12 @@
 //! JSON Schemas of events: compiled once, asked for every event of their type. Pure.
 //!
 //! A schema is a stranger's, and so is the data, so both are held in bounds: nothing outside the document is ever looked
-//! up, patterns are matched in linear time, and a check whose effort ([`effort`]) would be out of proportion is not
-//! begun.
+//! up, patterns know no backtracking and have a size together ([`patterns`]), and a check whose effort ([`effort`]) would be
+//! out of proportion is not begun.
 
 mod effort;
+mod patterns;
+mod steps;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -13,7 +15,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, Retrieve, Uri, ValidationError, Validator};
 use serde_json::Value;
 
-use self::effort::Effort;
+use self::effort::{Effort, Said};
 
 /// Largest schema, in bytes of its text.
 pub const SIZE_MAX: usize = 64 * 1024;
@@ -28,8 +30,9 @@ pub const FAULTS_MAX: usize = 20;
 /// faults travel in one message with their event.
 const TEXT_MAX: usize = 300;
 
-/// Most of a pattern when it is compiled, in bytes.
-const PATTERN_MAX: usize = 256 * 1024;
+/// About what a compiled schema takes for each value of its document and each that this one is within, in bytes: the
+/// validator keeps where each stands, and of some a copy.
+const SIZE_OF_PART: usize = 320;
 
 /// The drafts a schema may be written in; without a word it is the first.
 const DRAFTS: [&str; 4] = [
@@ -45,6 +48,7 @@ pub struct Schema {
     validator: Validator,
     document: Value,
     effort: Effort,
+    size: usize,
 }
 
 /// What is wrong, and where: with a schema, or with a value by its schema.
@@ -124,47 +128,66 @@ impl Schema {
             }
         }
         let effort = Effort::of(&document)?;
-        let patterns = PatternOptions::regex()
-            .size_limit(PATTERN_MAX)
-            .dfa_size_limit(PATTERN_MAX);
+        let options = PatternOptions::regex()
+            .size_limit(patterns::COMPILED_MAX)
+            .dfa_size_limit(patterns::DFA_MAX);
         let validator = jsonschema::options()
             .with_retriever(Nowhere)
-            .with_pattern_options(patterns)
+            .with_pattern_options(options)
             .should_validate_formats(true)
             .build(&document)
             .map_err(|error| fault(&error, "this"))?;
+        let size = text.len() + SIZE_OF_PART * parts(&document, 1) + effort.patterns_size();
         Ok(Self {
             validator,
             document,
             effort,
+            size,
         })
+    }
+
+    /// About what it takes in memory at most, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether checking this text is so little work that it may be done in between. Finding out is, too.
+    #[must_use]
+    pub fn is_moderate(&self, text: &[u8]) -> bool {
+        self.effort.is_little(text.len())
+            || serde_json::from_slice(text).map_or(true, |value| self.effort.is_moderate(&self.document, &value))
     }
 
     /// What the schema has against a value whose text has `size` bytes; nothing if it is as it should be. At most
     /// [`FAULTS_MAX`].
     #[must_use]
     pub fn check(&self, value: &Value, size: usize) -> Vec<Fault> {
-        let moderate = match self.effort.is_worth(&self.document, value, size) {
-            Ok(moderate) => moderate,
+        let said = match self.effort.said(&self.document, value, size) {
+            Ok(said) => said,
             Err(fault) => return vec![fault],
         };
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        match moderate {
-            true => self
+        match said {
+            Said::Everything => self
                 .validator
                 .iter_errors(value)
                 .take(FAULTS_MAX)
                 .map(|error| fault(&error, "it"))
                 .collect(),
-            false => self
+            Said::First => self
                 .validator
                 .validate(value)
                 .err()
                 .map(|error| fault(&error, "it"))
                 .into_iter()
                 .collect(),
+            Said::Nothing => vec![Fault::new(
+                "",
+                "it is not what the schema asks for; it is too large for more to be said where there are alternatives",
+            )],
         }
     }
 
@@ -185,6 +208,16 @@ impl Schema {
             Err(error) => vec![Fault::new("", format!("it cannot be read: {error}"))],
         }
     }
+}
+
+/// The values of a document, each counted once for itself and once for each that it is within.
+fn parts(value: &Value, depth: usize) -> usize {
+    depth
+        + match value {
+            Value::Array(items) => items.iter().map(|item| parts(item, depth + 1)).sum(),
+            Value::Object(members) => members.values().map(|member| parts(member, depth + 1)).sum(),
+            _ => 0,
+        }
 }
 
 fn depth(value: &Value) -> usize {

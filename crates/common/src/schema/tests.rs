@@ -1,7 +1,14 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
+use super::effort::STEPS_MAX;
 use super::*;
+
+/// The largest event, as it is set to begin with.
+const EVENT_MAX: usize = 256 * 1024;
 
 fn schema(value: &Value) -> Schema {
     Schema::compile(&value.to_string()).unwrap()
@@ -205,6 +212,266 @@ fn a_check_that_would_take_ages_is_not_begun() {
     let many = json!({ "allOf": parts });
     assert!(faults(&many, &json!(vec![1; 50_000]))[0].contains("too large or too deep"));
     assert_eq!(faults(&many, &json!([1000, 1000])), Vec::<String>::new());
+}
+
+/// As long as an event may be, made of these letters so that nothing can be foreseen.
+fn noise(letters: &str) -> String {
+    let letters: Vec<char> = letters.chars().collect();
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        letters[(state >> 16) as usize % letters.len()]
+    };
+    let length = EVENT_MAX - 1024;
+    std::iter::repeat_with(&mut next)
+        .take(length / letters[0].len_utf8())
+        .collect()
+}
+
+/// The steps of a check, where it is begun.
+fn steps(schema: &Schema, value: &Value) -> Option<u64> {
+    let counted = schema.effort.count(&schema.document, value, STEPS_MAX);
+    counted.map(|(steps, _)| steps)
+}
+
+/// How long this thread was working meanwhile, which nothing else on the machine prolongs.
+fn work<T>(it: impl FnOnce() -> T) -> Duration {
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let begun = now();
+    std::hint::black_box(it());
+    now() - begun
+}
+
+/// `number` patterns, each another one.
+fn patterns(number: usize, pattern: impl Fn(usize) -> String) -> impl Iterator<Item = Value> {
+    (0..number).map(move |it| json!({ "pattern": pattern(it) }))
+}
+
+#[test]
+fn what_a_pattern_costs_with_a_text_is_known_before_it_is_matched() {
+    let letters = noise("ab");
+    for pattern in ["^[ab]*a[ab]{2000}c$", "a[ab]{100}c", "[^z]{90}foobar"] {
+        let found = faults(&json!({ "pattern": pattern }), &json!(letters));
+        assert!(found[0].contains("too large or too deep"), "{pattern}: {}", found[0]);
+        assert_eq!(
+            faults(&json!({ "pattern": pattern }), &json!("ab")).len(),
+            1,
+            "{pattern}"
+        );
+    }
+    let found = faults(&json!({ "pattern": "^[ab]*a[ab]{2000}c$" }), &json!(letters[..20_000]));
+    assert!(found[0].contains("too large or too deep"), "{}", found[0]);
+    let short: Vec<&str> = letters
+        .as_bytes()
+        .chunks(1000)
+        .map(|it| str::from_utf8(it).unwrap())
+        .collect();
+    let found = faults(&json!({ "items": { "pattern": "a[ab]{100}c" } }), &json!(short));
+    assert!(found[0].contains("too large or too deep"), "{}", found[0]);
+}
+
+#[test]
+fn the_names_of_members_are_counted_as_they_are_matched() {
+    let named = json!({ noise("ab"): null });
+    let all: serde_json::Map<String, Value> = (0..90).map(|it| (format!("[ab][^b]{it}"), json!({}))).collect();
+    for schema in [
+        json!({ "patternProperties": all }),
+        json!({ "patternProperties": all, "additionalProperties": false }),
+        json!({ "propertyNames": { "anyOf": patterns(90, |it| format!("[ab][^b]{it}")).collect::<Value>() } }),
+        json!({ "propertyNames": { "allOf": patterns(90, |it| format!("[ab][^b]{it}")).collect::<Value>() } }),
+    ] {
+        let found = faults(&schema, &named);
+        assert!(found[0].contains("too large or too deep"), "{}", found[0]);
+        assert!(
+            !faults(&schema, &json!({ "a": null }))[..]
+                .iter()
+                .any(|it| it.contains("too large"))
+        );
+    }
+    assert_eq!(
+        faults(&json!({ "propertyNames": { "maxLength": 2 } }), &json!({ "abc": 1 })).len(),
+        1
+    );
+}
+
+#[test]
+fn the_patterns_of_a_schema_have_a_bound_together() {
+    for (attack, pointer, says) in [
+        (
+            json!({ "allOf": patterns(2500, |_| r"\p{L}{9}a".into()).collect::<Value>() }),
+            "/allOf/0/pattern",
+            "262144",
+        ),
+        (
+            json!({ "allOf": patterns(2000, |it| format!(r"\p{{L}}{{3}}{it}")).collect::<Value>() }),
+            "/allOf/4/pattern",
+            "1048576",
+        ),
+        (
+            json!({ "allOf": patterns(101, |it| format!("^{it}x+$")).collect::<Value>() }),
+            "/allOf/100/pattern",
+            "100 different",
+        ),
+        (
+            json!({ "properties": { "a/b": { "patternProperties": { "x".repeat(2049): {} } } } }),
+            "/properties/a~1b/patternProperties/xxx",
+            "2048",
+        ),
+        // Each state keeps where each group begins and ends.
+        (json!({ "pattern": "(a)".repeat(300) }), "/pattern", "1048576"),
+    ] {
+        let fault = refused(&attack);
+        assert!(
+            fault.pointer.starts_with(pointer) && fault.detail.contains(says),
+            "{pointer}, {says}: {fault}"
+        );
+    }
+    // The same one is one.
+    schema(&json!({ "allOf": patterns(1000, |_| "^[a-z]+[0-9]?x$".into()).collect::<Value>() }));
+    // Neither is compiled.
+    let words: Vec<String> = (0..400).map(|it| it.to_string()).collect();
+    schema(&json!({ "pattern": format!("^({})$", words.join("|")) }));
+    schema(&json!({ "pattern": r"^[\p{L}\p{M} .'-]{1,500}$" }));
+}
+
+#[test]
+fn what_a_check_takes_is_in_proportion_to_its_steps() {
+    let pattern = |pattern: &str| json!({ "pattern": pattern });
+    let names: String = (0..5_000).map(|it| format!("(?<a{it:04}>)")).collect();
+    let items: Vec<Vec<usize>> = (0..16).map(|first| (first..first + 2_000).collect()).collect();
+    let few = json!(items.iter().map(|items| &items[..140]).collect::<Vec<_>>());
+    let asked: serde_json::Map<String, Value> = (0..2_000).map(|it| (format!("{it}"), json!(["a"]))).collect();
+    let mut beyond = Vec::new();
+    let many: Value = asked.keys().map(|name| (name.clone(), json!({}))).collect();
+    for (schema, value) in [
+        (pattern("^[ab]*a[ab]{35}c$"), json!(noise("ab"))),
+        (pattern("a[ab]{30}c"), json!(noise("ab"))),
+        (pattern("a[ab]{30}c$"), json!(noise("ab"))),
+        (pattern("[ab]{30}a[ab]*c$"), json!(noise("ab"))),
+        (pattern("[ab]+[^z]{20}foobar"), json!("foobar".repeat(EVENT_MAX / 7))),
+        (pattern("[ab]+x[ab]{20}y[ab]+z"), json!(noise("abxy"))),
+        (pattern(r"\p{L}{3}1"), json!(noise("éжλbcd"))),
+        (pattern("^[acegikmoqsuwy]*a[acegikmoqsuwy]{20}1$"), json!(noise("aceg"))),
+        (pattern("^(|||||[ab])*(|||||a)[ab]{5}c$"), json!(noise("ab"))),
+        (pattern(r"^[\p{L}\p{N} ]*$"), json!(noise("éa 1"))),
+        (
+            json!({ "items": pattern("^(a|b)?(a|b)?(a|b)?(a|b)?(a|b)?(a|b)?x$") }),
+            json!(vec![""; 30_000]),
+        ),
+        (json!({ "format": "regex" }), json!(names)),
+        (json!({ "format": "uri" }), json!(format!("http://a/{}", noise("a%")))),
+        (
+            json!({ "allOf": vec![json!({ "uniqueItems": true }); 400] }),
+            json!(items),
+        ),
+        (
+            json!({ "allOf": vec![json!({ "$ref": "#/$defs/it" }); 2300], "$defs": { "it": { "const": few } } }),
+            json!(few),
+        ),
+        (
+            json!({ "patternProperties": { "a[ab]{30}c": {} } }),
+            json!({ noise("ab"): 1 }),
+        ),
+        (
+            json!({ "propertyNames": { "anyOf": [{ "pattern": "a[ab]{12}c" }, {}] } }),
+            json!({ noise("ab"): 1 }),
+        ),
+        (
+            json!({ "items": { "dependentRequired": asked } }),
+            json!(vec![json!({}); 3_000]),
+        ),
+        (
+            json!({ "items": { "properties": many } }),
+            json!(vec![json!({}); 3_000]),
+        ),
+        (
+            json!({ "items": { "prefixItems": vec![json!({}); 2_000], "$defs": many } }),
+            json!(vec![json!([]); 50_000]),
+        ),
+        (
+            json!({ "items": { "properties": many } }),
+            json!(vec![json!(1); 50_000]),
+        ),
+        (
+            json!({ "items": { "type": "array", "maxItems": 1 } }),
+            json!(vec![json!([]); 50_000]),
+        ),
+    ] {
+        let schema = self::schema(&schema);
+        let steps = steps(&schema, &value).unwrap_or_else(|| panic!("{} is refused", schema.document));
+        // In a program that is not optimised, on whatever machine; what was not counted would take ten times as long.
+        let bound = Duration::from_millis(10) + Duration::from_nanos(500) * u32::try_from(steps).unwrap();
+        let taken = work(|| schema.validator.is_valid(&value));
+        let counting = work(|| self::steps(&schema, &value));
+        let document = schema.document.to_string();
+        let told = format!("{steps} steps, {taken:?}, counted in {counting:?}: {document:.80}");
+        if taken > bound || counting > bound {
+            beyond.push(told);
+        }
+    }
+    assert!(beyond.is_empty(), "{beyond:#?}");
+}
+
+#[test]
+fn what_is_usual_is_matched_a_thousand_times_in_an_event() {
+    let uuid = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$";
+    let label = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?";
+    let mail = format!(r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{label}(?:\.{label})*$");
+    let date = r"^(\d{4})-(\d{2})-(\d{2})(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2}))?$";
+    let line = json!({
+        "id": "123e4567-e89b-12d3-a456-426614174000",
+        "mail": "somebody.with-a.name@mail.example.com",
+        "at": "2024-02-29T12:30:00.123+02:00",
+    });
+    let of = |id: &str, mail: &str, at: &str| {
+        json!({ "items": { "properties": {
+            "id": { "pattern": id }, "mail": { "pattern": mail }, "at": { "pattern": at },
+        } } })
+    };
+    let mut lines = vec![line; 1000];
+    let all = of(uuid, &mail, date);
+    assert_eq!(faults(&all, &json!(lines)), Vec::<String>::new());
+    lines[999]["mail"] = json!("somebody");
+    assert!(faults(&all, &json!(lines))[0].starts_with("/999/mail: it does not match"));
+    // By some, as formats, and with alternatives.
+    let formats = json!({ "items": { "oneOf": [
+        { "properties": { "id": { "format": "uuid" }, "mail": { "format": "email" }, "at": { "format": "date-time" } } },
+        { "type": "string", "pattern": uuid },
+    ] } });
+    lines[999]["mail"] = json!("a@example.com");
+    assert_eq!(faults(&formats, &json!(lines)), Vec::<String>::new());
+    let long = json!({ "pattern": "^[A-Za-z0-9+/]*={0,2}$" });
+    assert_eq!(faults(&long, &json!(noise("abc/+1"))), Vec::<String>::new());
+}
+
+#[test]
+fn no_more_is_copied_to_say_what_is_wrong_than_is_reasonable() {
+    let value = json!([noise("ab")]);
+    let alternatives = |number| json!({ "anyOf": vec![json!({ "type": "null" }); number] });
+    assert!(faults(&alternatives(10), &value)[0].contains("listed in the 'anyOf' keyword"));
+    for schema in [
+        alternatives(1000),
+        json!({ "oneOf": vec![json!({ "items": { "allOf": [{ "type": "null" }, { "const": 1 }] } }); 35] }),
+        json!({ "allOf": vec![alternatives(5); 50] }),
+    ] {
+        let found = faults(&schema, &value);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("too large for more to be said"), "{}", found[0]);
+    }
+}
+
+#[test]
+fn what_a_compiled_schema_takes_grows_with_it() {
+    let size = |value: &Value| schema(value).size();
+    let small = size(&json!({ "type": "object", "properties": { "a": { "type": "string" } } }));
+    assert!((1_000..20_000).contains(&small), "{small}");
+    let nested = (0..25).fold(json!({}), |within, _| json!({ "not": within }));
+    let many = size(&json!({ "allOf": vec![nested; 200] }));
+    assert!(
+        many > 20_000_000,
+        "{many}: of what is negated the validator keeps a copy"
+    );
+    assert!(size(&json!({ "pattern": r"\p{L}{3}1" })) > 100_000);
 }
 
 #[test]
