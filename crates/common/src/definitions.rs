@@ -25,9 +25,11 @@ use crate::health::Health;
 use crate::model::{Filter, Pattern, filter};
 use crate::render::Expressions;
 
+mod compiled;
 mod event_types;
 mod order;
 
+use self::compiled::Compiled;
 pub use self::event_types::{EventType, Version};
 use self::order::Order;
 pub use self::order::check_key;
@@ -35,7 +37,7 @@ pub use self::order::check_key;
 /// The readiness condition kept here.
 const READY: &str = "definitions";
 
-/// Every definition there is. Reading takes no lock.
+/// Every definition there is. Reading takes no lock, but for schemas that are compiled.
 #[derive(Debug, Default)]
 pub struct Definitions {
     projects: papaya::HashMap<ProjectId, Arc<Project>>,
@@ -47,6 +49,7 @@ pub struct Definitions {
     event_attributes: papaya::HashMap<ProjectId, Arc<Expressions>>,
     own_types: papaya::HashMap<ProjectId, Arc<EventTypes>>,
     catalogues: papaya::HashMap<String, Arc<EventTypes>>,
+    compiled: Arc<Compiled>,
     /// Counts the changes of webhooks.
     changes: watch::Sender<u64>,
 }
@@ -331,7 +334,13 @@ impl Watcher {
         let types = self.types.entry(owner.clone()).or_default();
         match event_type.deleted {
             true => drop(types.remove(&event_type.name)),
-            false => drop(types.insert(event_type.name.clone(), Arc::new(EventType::of(&event_type)))),
+            false => {
+                let compiled = &self.definitions.compiled;
+                types.insert(
+                    event_type.name.clone(),
+                    Arc::new(EventType::among(&event_type, compiled)),
+                );
+            }
         }
         if self.loaded.is_none() {
             self.list_types(&owner);

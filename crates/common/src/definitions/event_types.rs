@@ -1,10 +1,15 @@
-//! Event types as they are asked. A schema is compiled when it is first asked: dispatcher never asks.
+//! Event types as they are asked. A schema is compiled when it is asked, and kept while there is room ([`compiled`]):
+//! dispatcher never asks.
+//!
+//! [`compiled`]: super::compiled
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use proto_schemas::definition;
+use sha2::{Digest as _, Sha256};
 
+use super::compiled::{Compiled, Digest};
 use crate::schema::Schema;
 
 /// An event type: a project's own, or a catalogue's.
@@ -12,6 +17,7 @@ use crate::schema::Schema;
 pub struct EventType {
     name: String,
     versions: Vec<Version>,
+    compiled: Arc<Compiled>,
 }
 
 /// One version of an event type.
@@ -20,23 +26,29 @@ pub struct Version {
     /// What it is called.
     pub version: String,
     text: String,
-    schema: OnceLock<Option<Schema>>,
+    digest: Digest,
     deprecated: bool,
 }
 
 impl EventType {
-    /// Takes a definition.
+    /// Takes a definition, by itself.
     #[must_use]
     pub fn of(definition: &definition::EventType) -> Self {
+        Self::among(definition, &Arc::default())
+    }
+
+    /// Takes a definition, whose schemas are compiled among others.
+    pub(super) fn among(definition: &definition::EventType, compiled: &Arc<Compiled>) -> Self {
         let versions = definition.versions.iter().map(|version| Version {
             version: version.version.clone(),
             text: version.schema.clone(),
-            schema: OnceLock::new(),
+            digest: Sha256::digest(&version.schema).into(),
             deprecated: version.deprecated,
         });
         Self {
             name: definition.name.clone(),
             versions: versions.collect(),
+            compiled: Arc::clone(compiled),
         }
     }
 
@@ -68,21 +80,32 @@ impl EventType {
 }
 
 impl Version {
-    /// What events are checked by; `None` where anything is allowed.
+    /// What events are checked by; `None` where anything is allowed. Compiling it takes its time.
     #[must_use]
-    pub fn schema(&self, of: &EventType) -> Option<&Schema> {
-        let compiled = self.schema.get_or_init(|| compile(&of.name, &self.version, &self.text));
-        compiled.as_ref()
+    pub fn schema(&self, of: &EventType) -> Option<Arc<Schema>> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let compile = || compile(&of.name, &self.version, &self.text);
+        of.compiled.get_or_compile(&self.digest, compile)
+    }
+
+    /// Whether checking this data is so little work that it may be done in between; it is not where the schema is still
+    /// to be compiled.
+    #[must_use]
+    pub fn is_moderate(&self, of: &EventType, data: &[u8]) -> bool {
+        if self.text.is_empty() {
+            return true;
+        }
+        let known = of.compiled.get(&self.digest);
+        known.is_some_and(|schema| schema.is_none_or(|schema| schema.is_moderate(data)))
     }
 }
 
 /// A schema that is none here is as good as absent: config-api lets none through, so it was written by another release,
 /// and its events must not wait for that.
 fn compile(event_type: &str, version: &str, text: &str) -> Option<Schema> {
-    if text.is_empty() {
-        return None;
-    }
-    // Whatever the compiler does, it does once, and not to every event of the type.
+    // Whatever the compiler does, it does not to every event of the type.
     let fault = match catch_unwind(AssertUnwindSafe(|| Schema::compile(text))) {
         Ok(Ok(schema)) => return Some(schema),
         Ok(Err(fault)) => fault.to_string(),
