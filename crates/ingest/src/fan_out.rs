@@ -14,7 +14,7 @@
 //! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
 
 use std::cell::OnceCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ use common::failpoint::{self, Point};
 use common::ledger::{Ledger, NotStored};
 use common::model::filter;
 use common::render::Expressions;
-use futures::TryFutureExt as _;
 use futures::future::{try_join, try_join_all};
+use futures::{FutureExt as _, TryFutureExt as _};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::{Project, SchemaCheck, WebhookState};
@@ -178,7 +178,7 @@ impl FanOut {
     /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         // Decided once: what is published again after a failure must be what was published before it.
-        let mut outcome = self.decide(&message).map(|(event, warnings)| {
+        let mut outcome = self.decide(&message).await.map(|(event, warnings)| {
             let matched = decide(&event, &self.definitions.subscribers(event.project));
             (event, matched, warnings)
         });
@@ -249,7 +249,7 @@ impl FanOut {
     }
 
     /// The event, and what its type has against it where that does not keep it out.
-    fn decide(&self, message: &Message) -> Result<(Event, Vec<String>), Rejection> {
+    async fn decide(&self, message: &Message) -> Result<(Event, Vec<String>), Rejection> {
         let poison = |detail: String| Rejection {
             reason: Reason::Poison,
             detail,
@@ -261,7 +261,7 @@ impl FanOut {
             )));
         }
         let project = subject::parse_event(&message.subject).and_then(|(project, _)| self.definitions.project(project));
-        catch_unwind(AssertUnwindSafe(|| {
+        AssertUnwindSafe(async {
             let mut event = accept::decide(message, project.as_deref(), self.max_event_bytes)?;
             let warnings = match &project {
                 // Ours to answer for, whatever the project makes of its own events.
@@ -270,21 +270,23 @@ impl FanOut {
                     if let Some(expressions) = self.definitions.event_attributes(project.id) {
                         add_attributes(&mut event, &project.name, &expressions);
                     }
-                    self.check(project, &event)?
+                    self.check(project, &event).await?
                 }
                 None => Vec::new(),
             };
             Ok((event, warnings))
-        }))
+        })
+        .catch_unwind()
+        .await
         .unwrap_or_else(|_| Err(poison("checking it ended in a panic; see the log".to_owned())))
     }
 
-    fn check(&self, project: &Project, event: &Event) -> Result<Vec<String>, Rejection> {
+    async fn check(&self, project: &Project, event: &Event) -> Result<Vec<String>, Rejection> {
         let Some(event_type) = self.definitions.event_type(project, &event.event_type) else {
             return Ok(Vec::new());
         };
         let data = event.is_json().then_some(event.payload.as_ref());
-        let faults = schema_check::faults(&event_type, &event.attributes, data);
+        let faults = schema_check::ask(&event_type, &event.attributes, data).await;
         match project.schema_check {
             SchemaCheck::Reject if !faults.is_empty() => Err(Rejection::new(
                 Reason::Schema,

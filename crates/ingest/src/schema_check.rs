@@ -1,18 +1,59 @@
-//! Asks an event's type what it has against the event. Pure.
+//! Asks an event's type what it has against the event. Pure, but for [`ask`], which does it where it holds nobody up.
 //!
 //! Pointers lead into the event as it is posted over HTTP: `/data/…`, `/attributes/type_version`. On NATS the body is the
 //! data alone; the words are the same.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use common::definitions::EventType;
 use common::schema::Fault;
+use tokio::sync::Semaphore;
 
 /// The attribute by which an event names its type's version.
 pub const TYPE_VERSION: &str = "type_version";
 
 /// Longest detail of a rejection, in bytes.
 const DETAIL_MAX: usize = 4000;
+
+/// What takes its time is done by so many at once: however much of it there is, it leaves half the machine to what does not.
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new((cores / 2).max(1))
+});
+
+/// [`faults`], found on a thread of its own where that takes its time: the events of others are not held up.
+///
+/// # Panics
+/// Where finding them does.
+pub async fn ask(
+    event_type: &Arc<EventType>,
+    attributes: &BTreeMap<String, String>,
+    data: Option<&[u8]>,
+) -> Vec<Fault> {
+    if is_moderate(event_type, attributes, data) {
+        return faults(event_type, attributes, data);
+    }
+    // It is never closed. Whoever asked may go away; then the turn is over when the work is.
+    let turn = TURNS.acquire().await;
+    let (event_type, attributes, data) = (Arc::clone(event_type), attributes.clone(), data.map(<[u8]>::to_vec));
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        faults(&event_type, &attributes, data.as_deref())
+    });
+    match work.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(faults) => faults,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // It was not begun, since the process ends; what is not checked is not accepted either.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// Whether finding the faults is so little work that it may be done in between.
+fn is_moderate(event_type: &EventType, attributes: &BTreeMap<String, String>, data: Option<&[u8]>) -> bool {
+    let version = event_type.version(attributes.get(TYPE_VERSION).map(String::as_str));
+    version.is_none_or(|version| version.is_moderate(event_type, data.unwrap_or_default()))
+}
 
 /// What the type has against an event; nothing if it is as it should be. `data` is `None` where it is not JSON.
 #[must_use]
@@ -59,8 +100,10 @@ pub fn detail(event_type: &str, faults: &[Fault]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use futures::FutureExt as _;
     use proto_schemas::definition::{self, EventTypeVersion};
+
+    use super::*;
 
     fn event_type() -> EventType {
         let version = |version: &str, schema: &str| EventTypeVersion {
@@ -101,6 +144,22 @@ mod tests {
             found(Some("4"), Some("{}")),
             ["/attributes/type_version: `order.placed` has no such version; there are: 1, bytes, 2, 3"]
         );
+    }
+
+    #[tokio::test]
+    async fn what_takes_its_time_is_done_on_another_thread() {
+        let event_type = Arc::new(event_type());
+        let (none, large) = (BTreeMap::new(), format!("[{}1]", "1,".repeat(100_000)));
+        let ask = |data| ask(&event_type, &none, Some(data));
+        assert!(
+            ask(b"{}".as_slice()).now_or_never().is_none(),
+            "the schema is still to be compiled"
+        );
+        assert_eq!(ask(b"{}").await.len(), 1);
+        assert_eq!(ask(b"{}").now_or_never().map(|faults| faults.len()), Some(1));
+        assert!(ask(large.as_bytes()).now_or_never().is_none(), "it is large");
+        assert_eq!(ask(large.as_bytes()).await, []);
+        assert!(ask(b"[").now_or_never().is_some(), "it is no JSON");
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(super) async fn publish(
 ) -> Result<(StatusCode, Json<AcceptedEvent>), Problem> {
     let project = intake.authorise(&headers, &project)?;
     let trace = trace_of(&headers);
-    let checked = intake.check(&project, event, trace)?;
+    let checked = intake.check(&project, event, trace).await?;
     let claimed = intake.claim(&project, checked).await?;
     let (id, duplicate) = intake.publish(claimed).await?.stored().await?;
     failpoint::reach(Point::PostStored);
@@ -164,7 +164,9 @@ pub(super) async fn publish_batch(
     // Ids are claimed all at once; what is claimed is then published in the order of the batch.
     let claiming = events.iter().map(|event| async {
         let event = parse::<PostedEvent>(event.get().as_bytes())?;
-        intake.claim(&project, intake.check(&project, event, trace)?).await
+        intake
+            .claim(&project, intake.check(&project, event, trace).await?)
+            .await
     });
     let mut under_way = Vec::with_capacity(events.len());
     for claimed in join_all(claiming).await {
@@ -296,7 +298,7 @@ impl Intake {
     }
 
     /// Checks an event and makes its message.
-    fn check(&self, project: &Project, event: PostedEvent, trace: Option<&str>) -> Result<Checked, Problem> {
+    async fn check(&self, project: &Project, event: PostedEvent, trace: Option<&str>) -> Result<Checked, Problem> {
         if event.data.get().len() > self.max_event_bytes {
             return Err(Problem::new(
                 Code::BodyTooLarge,
@@ -314,7 +316,7 @@ impl Intake {
             Some(id) => (accept::checked_id(id).map_err(at("/id"))?, true),
             None => (self.new_id(), false),
         };
-        self.check_schema(project, &event)?;
+        self.check_schema(project, &event).await?;
 
         let mut headers = NatsHeaders::new();
         headers.insert(header::MESSAGE_ID, header::message_id(&project.id.to_string(), &id));
@@ -344,14 +346,14 @@ impl Intake {
     }
 
     /// Refuses what fan-out would reject: a producer that is listening is told at once.
-    fn check_schema(&self, project: &Project, event: &PostedEvent) -> Result<(), Problem> {
+    async fn check_schema(&self, project: &Project, event: &PostedEvent) -> Result<(), Problem> {
         if project.schema_check != SchemaCheck::Reject {
             return Ok(());
         }
         let Some(event_type) = self.definitions.event_type(project, &event.r#type) else {
             return Ok(());
         };
-        let faults = schema_check::faults(&event_type, &event.attributes, Some(event.data.get().as_bytes()));
+        let faults = schema_check::ask(&event_type, &event.attributes, Some(event.data.get().as_bytes())).await;
         match faults.is_empty() {
             true => Ok(()),
             false => Err(Problem::fields(
