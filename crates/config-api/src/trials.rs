@@ -31,9 +31,6 @@ use crate::webhooks::profile;
 /// requests than these.
 const PER_MINUTE: u64 = 60;
 
-/// Tests whose secrets are taken out at once.
-const FORGET_AT_ONCE: u32 = 100;
-
 /// The type of a test's event where neither the request nor the webhook's patterns name one.
 const ANY_TYPE: &str = "posthaste.test";
 
@@ -210,32 +207,6 @@ pub async fn not_too_many(connection: &mut Connection, project: &Project, now: T
 pub async fn find(api: &Api, project: &Project, id: EventKey) -> Result<Option<Test>, Problem> {
     let mut connection = api.connection_in(project.id).await?;
     tests::find(&mut connection, project.id, id).await.map_err(failed)
-}
-
-/// Takes the secrets out of tests that are handed out: what is left says what was tried, and not how it was signed.
-///
-/// # Errors
-/// Any [`store::Error`]; what was taken out before it is gone.
-pub async fn forget_secrets(api: &Api) -> Result<(), store::Error> {
-    loop {
-        let mut connection = api.database.of_all_projects().connection().await?;
-        let found = tests::with_secrets_to_forget(&mut connection, FORGET_AT_ONCE).await?;
-        for (id, due) in &found {
-            // What cannot be read any more is of no use to anybody.
-            let bare = DeliveryDue::decode(due.clone().into()).map(|due| without_secrets(due).encode());
-            tests::forget_secrets(&mut connection, *id, &bare.unwrap_or_default()).await?;
-        }
-        if found.len() < FORGET_AT_ONCE as usize {
-            return Ok(());
-        }
-    }
-}
-
-fn without_secrets(mut due: DeliveryDue) -> DeliveryDue {
-    if let Some(trial) = &mut due.trial {
-        trial.webhook = trial.webhook.take().map(|webhook| Box::new(webhook.without_secrets()));
-    }
-    due
 }
 
 fn blank_event(now: Timestamp, project: ProjectId, event_type: String) -> Event {
