@@ -1,5 +1,8 @@
 //! A small client of the REST API and of intake.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::{Context as _, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -15,6 +18,8 @@ pub struct Api {
     /// Base URL of ingest.
     pub ingest: String,
     token: String,
+    /// What the keys of its requests have in common, if they have keys, and how many there were.
+    keys: Option<(String, Arc<AtomicU64>)>,
     /// What this client and its likes gave away and were given, and no other answer may hold.
     pub canaries: Canaries,
 }
@@ -33,7 +38,17 @@ impl Api {
             api: api.to_owned(),
             ingest: ingest.to_owned(),
             token: token.to_owned(),
+            keys: None,
             canaries: Canaries::default(),
+        }
+    }
+
+    /// The same with an `Idempotency-Key` on each POST, which begins with this and is new for each.
+    #[must_use]
+    pub fn with_keys(&self, prefix: &str) -> Self {
+        Self {
+            keys: Some((prefix.to_owned(), Arc::default())),
+            ..self.clone()
         }
     }
 
@@ -97,6 +112,10 @@ impl Api {
         let mut request = self.http.request(method.clone(), url);
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
+        }
+        if let Some((prefix, used)) = self.keys.as_ref().filter(|_| method == Method::POST) {
+            let key = format!("{prefix}{}", used.fetch_add(1, Ordering::Relaxed));
+            request = request.header("idempotency-key", key);
         }
         if let Some(body) = body {
             request = request.json(body);

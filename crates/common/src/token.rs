@@ -54,6 +54,14 @@ pub fn looks_like_token(text: &str) -> bool {
     })
 }
 
+/// Whether `text` is built like a token of [`generate`] and has the wrong checksum: nobody has ever been given it.
+#[must_use]
+pub fn is_mistyped(text: &str) -> bool {
+    let tail = text.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('_'));
+    tail.is_some_and(|(random, tail)| random.len() >= RANDOM_DIGITS && tail.len() == CHECKSUM_DIGITS)
+        && !looks_like_token(text)
+}
+
 fn checksum(body: &str) -> String {
     let mut rest = crc32fast::hash(body.as_bytes()) as usize;
     let mut digits = [0_u8; CHECKSUM_DIGITS];
@@ -68,7 +76,7 @@ fn checksum(body: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Everything, projects and tokens included.
+    /// Everything in its project, tokens included; the administrator's, which is of no project, everything.
     Admin,
     /// Writing definitions, and reading.
     Configure,
@@ -141,7 +149,7 @@ mod tests {
         let tokens: HashSet<String> = (0..200).map(|_| generate().expose_secret().to_owned()).collect();
         assert_eq!(tokens.len(), 200);
         for token in &tokens {
-            assert!(looks_like_token(token), "{token}");
+            assert!(looks_like_token(token) && !is_mistyped(token), "{token}");
             assert_eq!(token.len(), 42);
         }
     }
@@ -169,6 +177,19 @@ mod tests {
             "sk_live_0123456789",
         ] {
             assert!(!looks_like_token(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_token_is_told_from_one_of_somebodys_own_making() {
+        assert!(is_mistyped("ph_ABCDEFGHIJKLMNOPQRSTUVWXYZ012345_0QwfFr"));
+        for own in [
+            "ph_administrators-token-of-our-own",
+            "ph_short_000000",
+            "the-administrators-token",
+            "",
+        ] {
+            assert!(!is_mistyped(own), "{own}");
         }
     }
 
@@ -203,6 +224,10 @@ mod tests {
             let mut changed = token.clone();
             changed.replace_range(at..=at, &with);
             prop_assert_eq!(looks_like_token(&changed), changed == token);
+            // Where the parts are still told apart.
+            if at != 35 && (at < 35 || with != "_") {
+                prop_assert_eq!(is_mistyped(&changed), changed != token);
+            }
         }
 
         #[test]

@@ -5,19 +5,22 @@
 //! nobody learns which there are; a scope that is missing is named (403).
 //!
 //! Tokens are looked up in Postgres for each request: here a revoked token is refused at once. A browser's request has a
-//! session instead ([`crate::sessions`]), which stands for the token it was begun with.
+//! session instead ([`crate::sessions`]), which stands for the token it was begun with. Nothing is looked up for who has
+//! guessed too often ([`common::http::rate_limit`]), nor for a token that is a mistyped one by its checksum.
 //!
 //! That and the project's name are all that is read of every project; what a handler reads and writes in a project it has
 //! from [`store::Database::of_project`], by which Postgres keeps it to that.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use common::http::auth::bearer;
+use common::http::rate_limit::Proof;
 use common::http::{Code, Path, Problem};
 use common::token::{self, Scope};
 use proto_schemas::id::ProjectId;
@@ -71,16 +74,32 @@ impl Caller {
         }
     }
 
-    async fn of(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
-        let identified = Self::identify(parts, api, connection).await;
-        let caller = Self::counted(identified, parts, api)?;
-        if let Some(session) = &caller.session {
-            sessions::touch(connection, session, api.now()).await.map_err(failed)?;
-        }
-        Ok(caller)
+    /// Whether it may change anything at all.
+    pub(crate) fn may_write(&self) -> bool {
+        let writes = |scope: &Scope| scope.allows(Scope::Configure);
+        self.scopes.iter().any(writes)
     }
 
-    /// Whoever has this token; for a request that has it in its body.
+    /// Whoever makes the request, which is counted; and the connection by which that was found out.
+    async fn of(
+        parts: &Parts,
+        api: &Api,
+    ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
+        let (caller, mut connection) = Self::identify(parts, api).await?;
+        if parts.extensions.get::<Counted>().is_none() {
+            caller.count(parts, api)?;
+        }
+        // Who only watches does not use the session.
+        if let Some(session) = caller.session.as_ref().filter(|_| !is_watching(&parts.headers)) {
+            sessions::touch(&mut connection, session, api.now())
+                .await
+                .map_err(failed)?;
+        }
+        Ok((caller, connection))
+    }
+
+    /// Whoever has this token, for a request that has it in its body, which is counted; and the connection by which that
+    /// was found out.
     ///
     /// # Errors
     /// 401, 429
@@ -88,60 +107,74 @@ impl Caller {
         token: &str,
         parts: &Parts,
         api: &Api,
-        connection: &mut Connection,
-    ) -> Result<Self, Problem> {
-        let token = tokens::by_hash(connection, &token::hash(token)).await.map_err(failed)?;
-        Self::counted(Self::bearing(token, None, api), parts, api)
+    ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
+        let (caller, connection) = Self::look_up(Credential::Token(token), parts, api).await?;
+        caller.count(parts, api)?;
+        Ok((caller, connection))
     }
 
-    /// Whoever bears the request's token; the request is not counted.
+    /// Whoever bears the request's token; the request is not counted, unless the token is no good.
     ///
     /// # Errors
-    /// 401
+    /// 401, 429
     pub async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
-        Self::identify(
-            parts,
-            api,
-            &mut *api.database.of_all_projects().connection().await.map_err(failed)?,
-        )
-        .await
+        Self::identify(parts, api).await.map(|(caller, _)| caller)
     }
 
-    fn counted(identified: Result<Self, Problem>, parts: &Parts, api: &Api) -> Result<Self, Problem> {
-        match identified {
-            Ok(caller) => api.rate_limits.count(caller.token, parts).map(|()| caller),
-            Err(problem) if problem.code() == Code::Unauthenticated => {
-                Err(api.rate_limits.count_refused(parts, problem))
+    /// Counts the request here rather than where it is handled, for who may answer it without its handler.
+    ///
+    /// # Errors
+    /// 429
+    pub(crate) fn count_ahead(&self, parts: &mut Parts, api: &Api) -> Result<(), Problem> {
+        self.count(parts, api)?;
+        parts.extensions.insert(Counted);
+        Ok(())
+    }
+
+    fn count(&self, parts: &Parts, api: &Api) -> Result<(), Problem> {
+        api.rate_limits
+            .count(self.token, self.project.map(ProjectId::as_uuid), parts)
+    }
+
+    async fn identify(
+        parts: &Parts,
+        api: &Api,
+    ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
+        Self::look_up(Credential::of(parts)?, parts, api).await
+    }
+
+    async fn look_up(
+        credential: Credential<'_>,
+        parts: &Parts,
+        api: &Api,
+    ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
+        let proof = credential.proof();
+        let mut connection = connection_for(&credential, &proof, parts, api).await?;
+        let caller = match credential {
+            Credential::Token(_) => {
+                let found = tokens::by_hash(&mut connection, &proof.hash).await.map_err(failed)?;
+                Self::bearing(found, None, api)
             }
-            Err(problem) => Err(problem),
-        }
-    }
-
-    async fn identify(parts: &Parts, api: &Api, connection: &mut Connection) -> Result<Self, Problem> {
-        let secret = Secret::of(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
-        let Some(secret) = secret else {
-            let hash = token::hash(bearer(&parts.headers)?);
-            let token = tokens::by_hash(connection, &hash).await.map_err(failed)?;
-            return Self::bearing(token, None, api);
+            Credential::Session(secret) => match sessions::find(&mut connection, secret, api.now()).await? {
+                Some((session, token)) => Self::bearing(Some(token), Some(session), api),
+                None => Err(Problem::new(
+                    Code::Unauthenticated,
+                    "the session has ended; log in again",
+                )),
+            },
         };
-        match sessions::find(parts, secret, connection, api.now()).await? {
-            Some((session, token)) => Self::bearing(Some(token), Some(session), api),
-            None => Err(Problem::new(
-                Code::Unauthenticated,
-                "the session has ended; log in again",
-            )),
+        match &caller {
+            Ok(_) => api.rate_limits.note_valid(parts, &proof),
+            Err(_) => api.rate_limits.count_refused(parts, &proof),
         }
+        Ok((caller?, connection))
     }
 
     fn bearing(token: Option<Token>, session: Option<Session>, api: &Api) -> Result<Self, Problem> {
         let now = api.clock.now();
         let is_good = |token: &Token| token.revoked_at.is_none() && token.expires_at.is_none_or(|expiry| expiry > now);
-        let Some(token) = token.filter(is_good) else {
-            return Err(Problem::new(
-                Code::Unauthenticated,
-                "the token is not known, has expired or was revoked",
-            ));
-        };
+        let token = token.filter(is_good).ok_or_else(unknown)?;
+        api.uses.note(&token, now);
         // A scope that a newer release has added allows nothing here.
         let scopes = token.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         Ok(Self {
@@ -158,13 +191,73 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        Self::of(
-            parts,
-            api,
-            &mut *api.database.of_all_projects().connection().await.map_err(failed)?,
-        )
-        .await
+        Self::of(parts, api).await.map(|(caller, _)| caller)
     }
+}
+
+/// Left with a request that was counted before it came to its handler.
+#[derive(Debug, Clone, Copy)]
+struct Counted;
+
+/// Whether the request is for an answer without end, as a page has a browser ask for it (HTML Living Standard, 9.2.2).
+fn is_watching(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// What a request shows that it is somebody's.
+#[derive(Clone, Copy)]
+enum Credential<'a> {
+    Token(&'a str),
+    Session(Secret<'a>),
+}
+
+impl<'a> Credential<'a> {
+    /// The request's token, or the session of its cookie where it has none.
+    fn of(parts: &'a Parts) -> Result<Self, Problem> {
+        let cookie = Secret::of(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
+        match cookie {
+            Some(secret) => sessions::may_ask(parts, secret).map(|()| Self::Session(secret)),
+            None => bearer(&parts.headers).map(Self::Token),
+        }
+    }
+
+    fn proof(self) -> Proof {
+        match self {
+            Self::Token(token) => Proof {
+                hash: token::hash(token),
+                is_random: token::looks_like_token(token),
+            },
+            Self::Session(secret) => secret.proof(),
+        }
+    }
+}
+
+/// A connection to look this up with, where that is worth while and its network has not guessed too often.
+async fn connection_for(
+    credential: &Credential<'_>,
+    proof: &Proof,
+    parts: &Parts,
+    api: &Api,
+) -> Result<impl DerefMut<Target = Connection> + Send + use<>, Problem> {
+    api.rate_limits.may_try(parts, proof)?;
+    if let Credential::Token(token) = credential
+        && token::is_mistyped(token)
+    {
+        api.rate_limits.count_refused(parts, proof);
+        return Err(unknown());
+    }
+    let connection = api.database.of_all_projects().connection().await.map_err(failed)?;
+    // Others may have used up what there was while this one waited for its connection.
+    api.rate_limits.may_try(parts, proof)?;
+    Ok(connection)
+}
+
+fn unknown() -> Problem {
+    Problem::new(
+        Code::Unauthenticated,
+        "the token is not known, has expired or was revoked",
+    )
 }
 
 /// The administrator: a token that is good for every project, with the scope `admin`.
@@ -175,8 +268,7 @@ impl FromRequestParts<Arc<Api>> for Administrator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
-        let mut caller = Caller::of(parts, api, &mut connection).await?;
+        let (mut caller, mut connection) = Caller::of(parts, api).await?;
         caller.require(Scope::Admin)?;
         if caller.project.is_some() {
             return Err(Problem::new(
@@ -225,8 +317,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for OfToken<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
-        let mut caller = Caller::of(parts, api, &mut connection).await?;
+        let (mut caller, mut connection) = Caller::of(parts, api).await?;
         let Some(own) = caller.project else {
             return Err(Problem::new(
                 Code::MissingScope,
@@ -263,8 +354,7 @@ impl<N: Needs> FromRequestParts<Arc<Api>> for InProject<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
-        let mut caller = Caller::of(parts, api, &mut connection).await?;
+        let (mut caller, mut connection) = Caller::of(parts, api).await?;
         let absent = || Problem::new(Code::NotFound, "there is no such project, or the token is for another");
         let Path(mut path) = Path::<HashMap<String, String>>::from_request_parts(parts, api).await?;
         let named = path.remove("project").ok_or_else(absent)?;

@@ -20,7 +20,7 @@ const SHORTEST: usize = 20;
 /// The setting.
 ///
 /// # Errors
-/// Not set, too short, or not something that fits into a header.
+/// Not set, too short, not something that fits into a header, or a mistyped token.
 pub fn read(config: &Config) -> anyhow::Result<SecretString> {
     let token = required_secret(
         "POSTHASTE_ADMIN_TOKEN",
@@ -32,6 +32,12 @@ pub fn read(config: &Config) -> anyhow::Result<SecretString> {
         text.len() >= SHORTEST && text.bytes().all(|b| b.is_ascii_graphic()),
         "POSTHASTE_ADMIN_TOKEN has to be at least {SHORTEST} visible ASCII characters without spaces \
          (for instance the output of `openssl rand -hex 20`)"
+    );
+    // The API takes it for a typing error, and does not look it up.
+    anyhow::ensure!(
+        !token::is_mistyped(text),
+        "POSTHASTE_ADMIN_TOKEN looks like a token that was made over REST, and its checksum is wrong; copy it again, or \
+         take one of your own that does not begin with ph_"
     );
     Ok(token)
 }
@@ -51,6 +57,7 @@ pub async fn install(store: &Store, token: &SecretString, now: Timestamp) -> any
         created_at: now,
         expires_at: None,
         revoked_at: None,
+        last_used_at: None,
     };
     let mut transaction = store.begin().await?;
     anyhow::ensure!(
@@ -65,4 +72,32 @@ pub async fn install(store: &Store, token: &SecretString, now: Timestamp) -> any
     outbox::append(&mut transaction, &keys).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn no_token_is_taken_that_is_short_or_mistyped() {
+        let read = |token: &str| read(&Arguments::parse_from(["config-api", "--admin-token", token]).config);
+        for good in ["twenty-characters-xx", "ph_ABCDEFGHIJKLMNOPQRSTUVWXYZ012345_0QwfFq"] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "nineteen-characters",
+            "twenty characters xx",
+            "ph_ABCDEFGHIJKLMNOPQRSTUVWXYZ012345_0QwfFr",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::relay::Publication;
 use crate::streams::Streams;
+use crate::uses::Uses;
 
 /// What every handler works with.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Api {
     pub publication: Publication,
     /// Answers without end.
     pub streams: Streams,
+    /// Which tokens are used.
+    pub(crate) uses: Uses,
 }
 
 impl Api {

@@ -18,6 +18,7 @@ use axum::response::Response;
 use common::http::rate_limit::Peer;
 use common::http::{Problem, RequestId};
 use proto_schemas::id::ProjectId;
+use serde::{Deserialize, Serialize};
 use store::Connection;
 use store::audit::{self, NewEntry};
 use uuid::Uuid;
@@ -33,19 +34,41 @@ const PATH_MAX: usize = 1024;
 struct Slot(Arc<OnceLock<Entry>>);
 
 /// An entry in the trail.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     id: Uuid,
     /// `None`: the installation's.
     project: Option<ProjectId>,
+    reveal: Arc<OnceLock<Reveal>>,
+}
+
+/// A secret that an answer shows. Left with the answer, for who may give it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reveal {
+    /// Whose it is; `None`: the installation's.
+    pub(crate) project: Option<Uuid>,
+    /// What it is.
+    pub(crate) shown: Shown,
+}
+
+/// What an answer shows.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Shown {
+    /// The token with this id.
+    Token(Uuid),
+    /// The secret of a webhook, by the ids of both.
+    Secret(Uuid, Uuid),
 }
 
 /// A layer: notes what a request was answered with, where it was noted.
 pub(crate) async fn note_answers(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let slot = Slot::default();
     request.extensions_mut().insert(slot.clone());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     if let Some(entry) = slot.0.get() {
+        if let Some(reveal) = entry.reveal.get() {
+            response.extensions_mut().insert(reveal.clone());
+        }
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
@@ -89,8 +112,12 @@ pub(crate) async fn begin(
         begun_at: now,
     };
     audit::begin(connection, &entry).await.map_err(failed)?;
-    let entry = Entry { id: entry.id, project };
-    caller.entry = Some(entry);
+    let entry = Entry {
+        id: entry.id,
+        project,
+        reveal: Arc::default(),
+    };
+    caller.entry = Some(entry.clone());
     if let Some(Slot(slot)) = parts.extensions.get() {
         // One request has one entry.
         let _ = slot.set(entry);
@@ -102,9 +129,33 @@ pub(crate) async fn begin(
 ///
 /// # Errors
 /// A [`Problem`] where it cannot be noted; then it must not be shown.
-pub(crate) async fn note_reveal(api: &Api, caller: &Caller) -> Result<(), Problem> {
-    let Some(entry) = caller.entry else { return Ok(()) };
+pub(crate) async fn note_reveal(api: &Api, caller: &Caller, shown: Shown) -> Result<(), Problem> {
+    let Some(entry) = &caller.entry else { return Ok(()) };
     let store = api.database.of_project_or_all(entry.project);
     let mut connection = store.connection().await.map_err(failed)?;
-    audit::note_reveal(&mut connection, entry.id).await.map_err(failed)
+    audit::note_reveal(&mut connection, entry.id).await.map_err(failed)?;
+    let project = entry.project.map(ProjectId::as_uuid);
+    let _ = entry.reveal.set(Reveal { project, shown });
+    Ok(())
+}
+
+/// Notes that an answer that shows a secret is given once more, without anything being done for it.
+///
+/// # Errors
+/// A [`Problem`] where it cannot be noted; then it must not be shown.
+pub(crate) async fn note_reveal_again(
+    parts: &Parts,
+    api: &Api,
+    caller: &mut Caller,
+    project: Option<ProjectId>,
+    status: u16,
+    location: Option<&str>,
+) -> Result<(), Problem> {
+    let store = api.database.of_project_or_all(project);
+    let mut connection = store.connection().await.map_err(failed)?;
+    begin(parts, api, &mut connection, caller, project).await?;
+    let Some(entry) = &caller.entry else { return Ok(()) };
+    audit::note_reveal(&mut connection, entry.id).await.map_err(failed)?;
+    let finished = audit::finish(&mut connection, entry.id, status, location).await;
+    finished.map_err(failed)
 }

@@ -11,6 +11,7 @@
 //! - [`access`]: who may do what
 //! - `sessions`: who is logged in with a browser
 //! - `audit`: who did what
+//! - `uses`: which tokens are used
 //! - [`changes`] and [`validate`]: what a webhook may be
 //! - [`webhooks`]: making, changing and deleting one, for REST and the façades alike
 //! - [`resolve`]: rows and profile → definition (pure)
@@ -46,6 +47,7 @@ pub mod secrets;
 mod sessions;
 pub mod streams;
 pub mod trials;
+mod uses;
 pub mod validate;
 pub mod webhooks;
 
@@ -133,6 +135,7 @@ impl Service for ConfigApi {
             source_addresses: config.source_addresses,
             stop: context.stop,
             publication,
+            uses: uses::Uses::default(),
         });
         Ok(Self {
             api,
@@ -154,6 +157,7 @@ impl Service for ConfigApi {
             keep_forgetting(Arc::clone(&self.api), stop.clone()),
             secrets::keep_erasing(&self.api, &stop),
             reseal::keep_resealing(&self.api, &stop),
+            uses::keep_marking(&self.api, &stop),
         );
         database.close().await;
         Ok(())

@@ -7,13 +7,15 @@
 //!
 //! A page of another site can have a browser send the cookie along; it can neither read an answer nor know the session's
 //! CSRF token, without which nothing is changed. A session ends when it is ended, with its token, after [`IDLE`] without
-//! a request, and after [`LONGEST`] in any case. There is no password: tokens are random (`common::token`), and those that
-//! are not known are counted by the address they come from.
+//! a request, and after [`LONGEST`] in any case; following something live is no request in this sense, or a page that
+//! somebody has left open would keep its session. There is no password: tokens are random (`common::token`), and who
+//! guesses too often is not told any more whether a guess is right.
 
 use std::time::Duration;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use common::http::rate_limit::Proof;
 use common::http::{Code, Problem};
 use common::token;
 use jiff::Timestamp;
@@ -76,6 +78,14 @@ impl<'a> Secret<'a> {
         token::hash(self.0)
     }
 
+    /// What a request that has it shows.
+    pub(crate) fn proof(self) -> Proof {
+        Proof {
+            hash: self.hash(),
+            is_random: true,
+        }
+    }
+
     /// The CSRF token: known to whoever may read an answer of the session's, and to nobody else.
     pub(crate) fn csrf(self) -> String {
         let mut digest = Sha256::new();
@@ -107,16 +117,11 @@ pub(crate) async fn begin(connection: &mut Connection, token: Uuid, now: Timesta
     })
 }
 
-/// The session that the cookie stands for, and its token, whatever that is still good for.
+/// Refuses what a page of another site may have had the browser ask.
 ///
 /// # Errors
-/// 403 where a page of another site may have made the request, and what the store says.
-pub(crate) async fn find(
-    parts: &Parts,
-    secret: Secret<'_>,
-    connection: &mut Connection,
-    now: Timestamp,
-) -> Result<Option<(Session, Token)>, Problem> {
+/// 403
+pub(crate) fn may_ask(parts: &Parts, secret: Secret<'_>) -> Result<(), Problem> {
     is_of_this_site(
         &parts.headers,
         parts.uri.authority().map(|authority| authority.as_str()),
@@ -131,6 +136,18 @@ pub(crate) async fn find(
             ));
         }
     }
+    Ok(())
+}
+
+/// The session that the cookie stands for, and its token, whatever that is still good for.
+///
+/// # Errors
+/// What the store says.
+pub(crate) async fn find(
+    connection: &mut Connection,
+    secret: Secret<'_>,
+    now: Timestamp,
+) -> Result<Option<(Session, Token)>, Problem> {
     let ago = |duration| now.checked_sub(duration).unwrap_or(Timestamp::MIN);
     let session = sessions::find(connection, &secret.hash(), ago(LONGEST), ago(IDLE)).await;
     let Some(session) = session.map_err(failed)? else {

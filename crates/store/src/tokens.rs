@@ -27,6 +27,8 @@ pub struct Token {
     pub expires_at: Option<Timestamp>,
     /// Since when it is refused, if it is.
     pub revoked_at: Option<Timestamp>,
+    /// When a request to config-api last had it, to the minute.
+    pub last_used_at: Option<Timestamp>,
 }
 
 struct Row {
@@ -38,6 +40,7 @@ struct Row {
     created_at: time::OffsetDateTime,
     expires_at: Option<time::OffsetDateTime>,
     revoked_at: Option<time::OffsetDateTime>,
+    last_used_at: Option<time::OffsetDateTime>,
 }
 
 impl TryFrom<Row> for Token {
@@ -56,6 +59,7 @@ impl TryFrom<Row> for Token {
             created_at: from_sql(row.created_at),
             expires_at: row.expires_at.map(from_sql),
             revoked_at: row.revoked_at.map(from_sql),
+            last_used_at: row.last_used_at.map(from_sql),
         })
     }
 }
@@ -91,7 +95,8 @@ pub async fn by_hash(connection: &mut Connection, hash: &[u8; 32]) -> Result<Opt
     let row = query_as!(
         Row,
         "-- tokens::by_hash
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens WHERE hash = $1",
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
+         WHERE hash = $1",
         hash.as_slice(),
     )
     .fetch_optional(connection)
@@ -107,7 +112,8 @@ pub async fn by_id(connection: &mut Connection, id: Uuid) -> Result<Option<Token
     let row = query_as!(
         Row,
         "-- tokens::by_id
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens WHERE id = $1",
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
+         WHERE id = $1",
         id,
     )
     .fetch_optional(connection)
@@ -131,6 +137,25 @@ pub async fn is_valid(connection: &mut Connection, id: Uuid, now: Timestamp) -> 
     .await?)
 }
 
+/// Marks tokens as used at this instant. One that somebody else is writing stays as it is: it is marked the next time.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn mark_used(connection: &mut Connection, ids: &[Uuid], now: Timestamp) -> Result<(), Error> {
+    sqlx::query!(
+        "-- tokens::mark_used
+         UPDATE tokens SET last_used_at = $2 WHERE id IN (
+             SELECT id FROM tokens WHERE id = ANY($1) AND (last_used_at IS NULL OR last_used_at < $2)
+             FOR NO KEY UPDATE SKIP LOCKED
+         )",
+        ids,
+        to_sql(now),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The tokens with those SHA-256, in no particular order.
 ///
 /// # Errors
@@ -139,7 +164,7 @@ pub async fn by_hashes(connection: &mut Connection, hashes: &[Vec<u8>]) -> Resul
     let rows = query_as!(
         Row,
         "-- tokens::by_hashes
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
          WHERE hash = ANY($1)",
         hashes,
     )
@@ -156,7 +181,7 @@ pub async fn find(connection: &mut Connection, project: ProjectId, id: Uuid) -> 
     let row = query_as!(
         Row,
         "-- tokens::find
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
          WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL",
         project.as_uuid(),
         id,
@@ -179,7 +204,7 @@ pub async fn page(
     let rows = query_as!(
         Row,
         "-- tokens::page
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
          WHERE project_id = $1 AND revoked_at IS NULL AND ($2::uuid IS NULL OR id < $2)
          ORDER BY id DESC LIMIT $3",
         project.as_uuid(),
@@ -199,7 +224,7 @@ pub async fn all(connection: &mut Connection, after: Option<Uuid>, limit: u32) -
     let rows = query_as!(
         Row,
         "-- tokens::all
-         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at FROM tokens
+         SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
          WHERE $1::uuid IS NULL OR id > $1
          ORDER BY id LIMIT $2",
         after,

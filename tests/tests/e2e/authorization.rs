@@ -424,6 +424,8 @@ async fn whatever_may_change_something_is_in_the_audit_trail() {
         made("/v1/projects/mine/tokens") > 1 && made("/v1/projects/mine/webhooks") == 2,
         "{mine:#?}"
     );
+    let rotated = format!("/v1/projects/mine/webhooks/{}:rotate-secret", world.mine["webhook"]);
+    assert_eq!(made(&rotated), 1, "{mine:#?}");
     assert!(
         mine.iter()
             .all(|entry| entry["location"].is_string() || entry["path"].to_string().contains("rotate"))

@@ -262,3 +262,20 @@ async fn what_is_reached_over_a_network_without_tls_is_warned_of() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_role_that_postgres_keeps_nothing_from_is_warned_of() {
+    let files = Files::new();
+    let nats = Nats::start(&files.path().join("nats"), &nats::Options::default())
+        .await
+        .unwrap();
+    let postgres = Postgres::start(&files.path().join("postgres"), &postgres::Options::default())
+        .await
+        .unwrap();
+    let nats = nats.url();
+    for (url, warns) in [(postgres.url(), false), (postgres.superuser_url(), true)] {
+        let env = [("NATS_URL", nats.as_str()), ("DATABASE_URL", &url)];
+        let log = gets_ready(&files, "retry-scheduler", &env).await;
+        assert_eq!(log.contains("NOT KEEP PROJECTS APART"), warns, "{log}");
+    }
+}

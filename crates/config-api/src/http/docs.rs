@@ -64,7 +64,22 @@ mod tests {
             start.contains("\"/openapi.json\"") && !start.contains("validator.swagger.io"),
             "{start}"
         );
-        assert_eq!(file("swagger-ui-bundle.js").status(), 200);
+        let bundle = file("swagger-ui-bundle.js");
+        assert_eq!(bundle.status(), 200);
+        for (name, value) in [
+            (
+                "content-security-policy",
+                "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                 connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            ),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            for answer in [&file("index.html"), &bundle] {
+                let values: Vec<_> = answer.headers().get_all(name).iter().collect();
+                assert_eq!(values, [value], "{name}");
+            }
+        }
         assert_eq!(file("swagger-ui.css").headers()[header::CONTENT_TYPE], "text/css");
         assert_eq!(file("nothing.js").status(), 404);
     }

@@ -9,12 +9,17 @@
 //! What failed for a reason of ours is forgotten, so that it can be tried again. The change itself is a transaction of
 //! its handler's: a process that dies between that and the row's answer leaves a row without one. After a minute the
 //! same request may take it over, and is then done again; a name that is taken says so.
+//!
+//! A request counts as one however it is answered. An answer that shows a secret is in the audit trail each time it is
+//! given, and shows it only as long as it is good for something: after a rotation without an overlap the old one is left
+//! out. A token that may not write has nothing done once, and leaves no row.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body as AxumBody;
 use axum::extract::{FromRequest as _, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -22,16 +27,17 @@ use common::crypto::Context;
 use common::http::{Body, Code, Problem};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
-use proto_schemas::id::ProjectId;
+use proto_schemas::id::{ProjectId, WebhookId};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use store::Store;
 use store::idempotency_keys::{self, Claim, Key};
+use store::{Store, tokens, webhooks};
 use uuid::Uuid;
 
 use crate::access::Caller;
 use crate::api::{Api, failed};
+use crate::audit::{self, Reveal, Shown};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -54,6 +60,9 @@ struct Kept {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
+    /// The secret that it shows. The release before does not say; its answers are gone within a day.
+    #[serde(default)]
+    reveal: Option<Reveal>,
 }
 
 /// A layer: a POST with a key is done once.
@@ -66,11 +75,13 @@ pub(super) async fn answer_once(State(api): State<Arc<Api>>, request: Request, n
 
 async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, Problem> {
     let key = key(request.headers())?;
-    let (parts, body) = request.into_parts();
-    let Ok(caller) = Caller::known(&parts, &api).await else {
+    let (mut parts, body) = request.into_parts();
+    let mut caller = match Caller::known(&parts, &api).await {
+        Ok(caller) if caller.may_write() => caller,
         // The handler says what is wrong with the token.
-        return Ok(next.run(Request::from_parts(parts, body)).await);
+        _ => return Ok(next.run(Request::from_parts(parts, body)).await),
     };
+    caller.count_ahead(&mut parts, &api)?;
     let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     let mut digest = Sha256::new();
     for part in [
@@ -107,7 +118,7 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
                 "a request with this Idempotency-Key is being worked on; try again in a moment",
             ));
         }
-        Claim::Answered(sealed) => return replay(&api, &row, &sealed),
+        Claim::Answered(sealed) => return replay(&api, &parts, &mut caller, &row, &sealed).await,
     }
     // On its own, so that it comes to its end even if the client does not wait for it.
     let request = Request::from_parts(parts, AxumBody::from(body));
@@ -161,6 +172,7 @@ async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result
             status: status.as_u16(),
             headers: HEADERS.iter().filter_map(text).collect(),
             body: String::from_utf8_lossy(&body).into_owned(),
+            reveal: parts.extensions.get().cloned(),
         };
         let json = serde_json::to_vec(&kept).map_err(Problem::internal)?;
         let sealed = api.keys.seal(&context(row, &field(row)), &json);
@@ -172,12 +184,22 @@ async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result
 }
 
 /// The answer that was kept.
-fn replay(api: &Api, row: &Key, sealed: &str) -> Result<Response, Problem> {
+async fn replay(api: &Api, parts: &Parts, caller: &mut Caller, row: &Key, sealed: &str) -> Result<Response, Problem> {
     let json = api
         .keys
         .open(&context(row, &field(row)), sealed)
         .map_err(Problem::internal)?;
-    let kept: Kept = serde_json::from_slice(json.expose_secret()).map_err(Problem::internal)?;
+    let mut kept: Kept = serde_json::from_slice(json.expose_secret()).map_err(Problem::internal)?;
+    if let Some(reveal) = &kept.reveal {
+        let project = reveal.project.map(ProjectId::from_uuid);
+        if is_good(api, project, reveal.shown).await? {
+            let location = kept.headers.iter().find(|(name, _)| *name == header::LOCATION.as_str());
+            let location = location.map(|(_, value)| value.as_str());
+            audit::note_reveal_again(parts, api, caller, project, kept.status, location).await?;
+        } else {
+            kept.body = without(&kept.body, reveal.shown).map_err(Problem::internal)?;
+        }
+    }
     let mut response = Response::new(AxumBody::from(kept.body));
     *response.status_mut() = StatusCode::from_u16(kept.status).map_err(Problem::internal)?;
     let headers = response.headers_mut();
@@ -187,6 +209,35 @@ fn replay(api: &Api, row: &Key, sealed: &str) -> Result<Response, Problem> {
     }
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
+}
+
+/// Whether what an answer shows is still good for anything.
+async fn is_good(api: &Api, project: Option<ProjectId>, shown: Shown) -> Result<bool, Problem> {
+    let now = api.now();
+    let store = api.database.of_project_or_all(project);
+    let mut connection = store.connection().await.map_err(failed)?;
+    match shown {
+        Shown::Token(id) => tokens::is_valid(&mut connection, id, now).await.map_err(failed),
+        Shown::Secret(webhook, secret) => {
+            let found = webhooks::by_ids(&mut connection, &[WebhookId::from_uuid(webhook)]).await;
+            let found = found.map_err(failed)?;
+            let mut live = (found.iter())
+                .filter(|webhook| webhook.deleted_at.is_none())
+                .flat_map(|webhook| &webhook.secrets)
+                .filter(|secret| secret.is_live(now));
+            Ok(live.any(|live| live.sealed.id.as_uuid() == secret))
+        }
+    }
+}
+
+/// The body without what it shows.
+fn without(body: &str, shown: Shown) -> Result<String, serde_json::Error> {
+    let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body)?;
+    members.remove(match shown {
+        Shown::Token(_) => "token",
+        Shown::Secret(..) => "secret",
+    });
+    serde_json::to_string(&members)
 }
 
 /// What an answer is sealed for: this key of this token's.

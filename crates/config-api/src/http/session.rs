@@ -127,8 +127,7 @@ pub(super) async fn create(
         parts.uri.authority().map(|authority| authority.as_str()),
     )?;
     let now = api.now();
-    let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
-    let mut caller = Caller::with_token(&login.token, &parts, &api, &mut connection).await?;
+    let (mut caller, mut connection) = Caller::with_token(&login.token, &parts, &api).await?;
     let project = caller.project;
     audit::begin(&parts, &api, &mut connection, &mut caller, project).await?;
     // Who logs in anew is somebody else from now on.

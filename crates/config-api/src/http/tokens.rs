@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::access::{Admin, InProject};
 use crate::api::{Api, failed, new_id, note_changed};
-use crate::audit::note_reveal;
+use crate::audit::{Shown, note_reveal};
 use crate::validate;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -64,6 +64,9 @@ pub(super) struct TokenView {
     expires_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    /// When `config-api` last had a request with it, to the minute; null: not yet. Publishing is not noted.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_used_at: Option<Timestamp>,
 }
 
 /// A token that has just been made. It is not shown again.
@@ -82,6 +85,7 @@ impl From<Token> for TokenView {
             scopes: token.scopes,
             expires_at: token.expires_at,
             created_at: token.created_at,
+            last_used_at: token.last_used_at,
         }
     }
 }
@@ -130,6 +134,7 @@ pub(super) async fn create(
         created_at: now,
         expires_at: new.expires_at,
         revoked_at: None,
+        last_used_at: None,
     };
 
     let mut transaction = api.begin_in(within.project.id).await?;
@@ -137,7 +142,7 @@ pub(super) async fn create(
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    note_reveal(&api, &within.caller).await?;
+    note_reveal(&api, &within.caller, Shown::Token(token.id)).await?;
     let view = TokenView::from(token);
     let (etag, path) = (
         ETag::of(&view)?,

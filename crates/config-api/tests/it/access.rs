@@ -128,6 +128,147 @@ async fn a_revoked_expired_or_unknown_token_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn who_has_guessed_too_often_and_what_is_mistyped_is_not_looked_up() {
+    let world = World::new().await;
+    let service = world.start_with(&["--refused-tokens-per-minute", "3"]).await;
+    let ask = async |token: &str| {
+        let client = service.client.with_token(token);
+        client.call(Method::GET, "/v1/projects", None).await.0.as_u16()
+    };
+    // Whoever is looked up now is told that it cannot be done.
+    world.sql("ALTER TABLE tokens RENAME TO gone").await;
+    assert_eq!(ask("nobodys-token-but-well-formed").await, 500);
+    let mistyped = "ph_0123456789abcdefghijklmnopqrstuv_000000";
+    let asked = [ask(mistyped).await, ask(mistyped).await, ask(mistyped).await];
+    assert_eq!(asked, [401; 3]);
+    assert_eq!(
+        [ask(mistyped).await, ask("nobodys-token-but-well-formed").await],
+        [429; 2]
+    );
+    world.sql("ALTER TABLE gone RENAME TO tokens").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_everybody_may_have_is_limited_by_address() {
+    let world = World::new().await;
+    let service = world.start_with(&["--public-keys-per-minute", "3"]).await;
+    let api = &service.client;
+    let anybody = api.without_token();
+    let path = "/v1/projects/shop/webhooks/00000000-0000-7000-8000-000000000000/jwks.json";
+    for _ in 0..3 {
+        assert_eq!(anybody.call(Method::GET, path, None).await.0, StatusCode::NOT_FOUND);
+    }
+    let answer = anybody.send(Method::GET, path, &[], None).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.header("retry-after").is_some());
+    let there = anybody.from([127, 0, 0, 2]);
+    assert_eq!(there.call(Method::GET, path, None).await.0, StatusCode::NOT_FOUND);
+    api.get("/v1/projects").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_project_may_ask_no_more_than_the_project() {
+    let world = World::new().await;
+    let limits = ["--project-rate-limit", "1", "--project-rate-limit-burst", "3"];
+    let service = world.start_with(&limits).await;
+    let admin = &service.client;
+    let mut clients = Vec::new();
+    for project in ["shop", "other"] {
+        admin.post("/v1/projects", json!({ "name": project })).await;
+    }
+    for project in ["shop", "shop", "shop", "shop", "shop", "shop", "other"] {
+        let token = admin.post(&format!("/v1/projects/{project}/tokens"), json!({})).await;
+        clients.push((project, admin.with_token(token["token"].as_str().unwrap())));
+    }
+    let asked = clients.iter().map(async |(project, client)| {
+        let path = format!("/v1/projects/{project}");
+        client.call(Method::GET, &path, None).await.0.as_u16()
+    });
+    let statuses = futures::future::join_all(asked).await;
+    let refused = statuses[..6].iter().filter(|status| **status == 429).count();
+    assert!((1..=3).contains(&refused), "{statuses:?}");
+    assert_eq!(statuses[6], 200);
+    // The administrator's token is of no project.
+    admin.get("/v1/projects/shop").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn when_a_token_was_last_used_is_known_to_the_minute() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let admin = &service.client;
+    admin.post("/v1/projects", json!({ "name": "shop" })).await;
+    let token = admin.post("/v1/projects/shop/tokens", json!({})).await;
+    assert_eq!(token["last_used_at"], Value::Null);
+    let path = format!("/v1/projects/shop/tokens/{}", id(&token));
+    let client = admin.with_token(token["token"].as_str().unwrap());
+    let before = common::clock::Clock::System.now();
+    client.get("/v1/projects/shop").await;
+    let last_used = async || {
+        let text = admin.get(&path).await["last_used_at"].as_str().map(str::to_owned);
+        text.map(|text| text.parse::<jiff::Timestamp>().unwrap())
+    };
+    until("it is marked as used", async || {
+        last_used().await.is_some_and(|at| at >= before)
+    })
+    .await;
+
+    // One that was used a moment ago is not marked again; one that was two minutes ago is.
+    let marked = last_used().await;
+    client.get("/v1/projects/shop").await;
+    let other = admin.post("/v1/projects/shop/tokens", json!({})).await;
+    admin
+        .with_token(other["token"].as_str().unwrap())
+        .get("/v1/projects/shop")
+        .await;
+    until("what was used after it is marked", async || {
+        let path = format!("/v1/projects/shop/tokens/{}", id(&other));
+        !admin.get(&path).await["last_used_at"].is_null()
+    })
+    .await;
+    assert_eq!(last_used().await, marked);
+    world
+        .sql("UPDATE tokens SET last_used_at = now() - interval '2 minutes'")
+        .await;
+    client.get("/v1/projects/shop").await;
+    until("it is marked again", async || last_used().await >= marked).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_noted_is_not_carried_out() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    api.post("/v1/projects/shop/webhooks", simple("w")).await;
+    let webhook = "/v1/projects/shop/webhooks/w";
+    let change = json!({ "description": "changed" });
+    world.sql("REVOKE INSERT ON audit_entries FROM CURRENT_USER").await;
+    for (method, path, body) in [
+        (Method::PATCH, webhook, Some(change.clone())),
+        (Method::DELETE, webhook, None),
+        (Method::POST, "/v1/projects/shop/webhooks", Some(simple("another"))),
+        (Method::POST, "/v1/projects/shop/tokens", Some(json!({}))),
+        (Method::POST, "/v1/projects", Some(json!({ "name": "another" }))),
+    ] {
+        let (status, answer) = api.call(method.clone(), path, body).await;
+        assert!(status.is_server_error(), "{method} {path}: {status} {answer}");
+    }
+    let webhooks = api.get("/v1/projects/shop/webhooks").await;
+    assert_eq!(webhooks["items"].as_array().unwrap().len(), 1);
+    assert_eq!(webhooks["items"][0]["description"], "");
+    assert_eq!(api.get("/v1/projects/shop/tokens").await["items"], json!([]));
+    assert_eq!(api.get("/v1/projects").await["items"].as_array().unwrap().len(), 1);
+    world.sql("GRANT INSERT ON audit_entries TO CURRENT_USER").await;
+    api.patch(webhook, change).await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn secrets_never_come_back() {
     let world = World::new().await;
     let service = world.start().await;

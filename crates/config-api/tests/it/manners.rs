@@ -122,6 +122,166 @@ async fn a_request_repeated_with_its_key_is_done_once_and_answered_alike() {
     service.stop().await;
 }
 
+/// How many entries in the trail say that a secret was shown.
+async fn reveals(api: &Client) -> usize {
+    let trail = api.get("/v1/projects/shop/audit?reveals=true").await;
+    trail["items"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_secret_that_is_shown_again_is_in_the_trail_again() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let requests = [
+        (W.to_owned(), simple("w"), "secret"),
+        ("/v1/projects/shop/tokens".to_owned(), json!({}), "token"),
+        (format!("{W}/w:rotate-secret"), json!({}), "secret"),
+    ];
+    for (n, (path, body, member)) in requests.iter().enumerate() {
+        let (key, before) = (format!("key-{n}"), reveals(api).await);
+        let key = [("idempotency-key", key.as_str())];
+        let first = api.send(Method::POST, path, &key, Some(body.clone())).await;
+        assert!(first.body[member].is_string(), "{path}: {}", first.body);
+        assert_eq!(reveals(api).await, before + 1, "{path}");
+        let again = api.send(Method::POST, path, &key, Some(body.clone())).await;
+        assert_eq!(
+            (again.header("idempotent-replayed"), &again.body),
+            (Some("true"), &first.body)
+        );
+        assert_eq!(reveals(api).await, before + 2, "{path}");
+        let entry = api.get("/v1/projects/shop/audit").await["items"][0].clone();
+        assert_eq!(
+            (&entry["path"], &entry["status"], entry["location"].as_str()),
+            (&json!(path), &json!(first.status.as_u16()), first.header("location"))
+        );
+    }
+    // What shows nothing, and does nothing, is not in it.
+    let trail = async || {
+        api.get("/v1/projects/shop/audit").await["items"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let key = [("idempotency-key", "pause")];
+    api.send(Method::POST, &format!("{W}/w:pause"), &key, None).await;
+    let before = trail().await;
+    let again = api.send(Method::POST, &format!("{W}/w:pause"), &key, None).await;
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(trail().await, before);
+    // Where it cannot be noted, it is not shown.
+    world.sql("REVOKE INSERT ON audit_entries FROM CURRENT_USER").await;
+    let again = api
+        .send(Method::POST, W, &[("idempotency-key", "key-0")], Some(simple("w")))
+        .await;
+    assert!(
+        again.status.is_server_error() && again.body["secret"].is_null(),
+        "{}",
+        again.body
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_good_for_nothing_any_more_is_left_out_of_an_answer_given_again() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let create = async || {
+        api.send(Method::POST, W, &[("idempotency-key", "w")], Some(simple("w")))
+            .await
+    };
+    let rotate = async |key: &str, body: Value| {
+        let path = format!("{W}/w:rotate-secret");
+        api.send(Method::POST, &path, &[("idempotency-key", key)], Some(body))
+            .await
+    };
+    let first = create().await;
+    assert!(first.body["secret"].is_string());
+    let rotated = rotate("gently", json!({})).await;
+    assert_eq!(create().await.body, first.body, "the first one still signs");
+
+    let leaked = rotate("leaked", json!({ "overlap": "0s" })).await;
+    let before = reveals(api).await;
+    for (again, first) in [(create().await, &first), (rotate("gently", json!({})).await, &rotated)] {
+        assert_eq!(
+            (again.status, again.header("idempotent-replayed")),
+            (first.status, Some("true"))
+        );
+        let mut rest = first.body.clone();
+        rest.as_object_mut().unwrap().remove("secret");
+        assert_eq!(again.body, rest);
+    }
+    assert_eq!(reveals(api).await, before, "nothing was shown");
+    assert_eq!(rotate("leaked", json!({ "overlap": "0s" })).await.body, leaked.body);
+
+    let tokens = "/v1/projects/shop/tokens";
+    let make = async || {
+        api.send(Method::POST, tokens, &[("idempotency-key", "t")], Some(json!({})))
+            .await
+    };
+    let token = make().await;
+    assert_eq!(make().await.body, token.body);
+    api.delete(&format!("{tokens}/{}", id(&token.body))).await;
+    let again = make().await;
+    assert_eq!(
+        (&again.body["id"], &again.body["token"]),
+        (&token.body["id"], &Value::Null)
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_repetition_counts_as_a_request_and_only_once() {
+    let world = World::new().await;
+    let limits = ["--rate-limit", "1", "--rate-limit-burst", "20"];
+    let service = world.start_with(&limits).await;
+    let api = &service.client;
+    let project = Some(json!({ "name": "shop" }));
+    let before = api.send(Method::GET, "/v1/projects", &[], None).await;
+    let key = [("idempotency-key", "k")];
+    let made = api.send(Method::POST, "/v1/projects", &key, project.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let left = |answer: &Answer| answer.header("ratelimit-remaining").unwrap().parse::<i64>().unwrap();
+    // What is had back meanwhile only makes it more.
+    assert!(left(&made) >= left(&before) - 1, "{} {}", left(&before), left(&made));
+    let repetitions = (0..40).map(|_| api.send(Method::POST, "/v1/projects", &key, project.clone()));
+    let answers = futures::future::join_all(repetitions).await;
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!((15..=25).contains(&refused.len()), "{}", refused.len());
+    assert!(refused.iter().all(|answer| answer.header("retry-after").is_some()));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_write_leaves_no_keys() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let admin = &service.client;
+    admin.post("/v1/projects", json!({ "name": "shop" })).await;
+    let kept = async || world.number("SELECT count(*) FROM idempotency_keys").await;
+    let key = [("idempotency-key", "k")];
+    for (scopes, rows) in [(json!(["read", "publish"]), 0), (json!(["configure"]), 1)] {
+        let token = admin
+            .post("/v1/projects/shop/tokens", json!({ "scopes": scopes }))
+            .await;
+        let client = admin.with_token(token["token"].as_str().unwrap());
+        for path in ["/v1/projects/nowhere/webhooks", "/v1/projects/shop/tokens"] {
+            let answer = client.send(Method::POST, path, &key, Some(json!({}))).await;
+            assert!(
+                [403, 404, 422].contains(&answer.status.as_u16()),
+                "{path}: {}",
+                answer.body
+            );
+            assert_eq!(answer.header("idempotent-replayed"), None);
+        }
+        assert_eq!(kept().await, rows, "{scopes}");
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn of_many_repetitions_at_once_one_makes_it_and_none_makes_another() {
     let world = World::new().await;

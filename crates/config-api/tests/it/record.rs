@@ -93,6 +93,23 @@ impl Recorded {
             .unwrap();
     }
 
+    /// Records failed attempts of a webhook, numbered from `from` on, with errors of this size.
+    pub(crate) async fn large_attempts(&self, from: u32, count: u32, size: usize) {
+        for attempt in from..from + count {
+            let fact = AttemptFinished {
+                error: "x".repeat(size),
+                ..Self::fact(self.reference(1, 0, attempt), Some(500))
+            };
+            let row = NewAttempt {
+                fact: &fact,
+                next_attempt_at: None,
+            };
+            attempts::insert(&mut self.store.connection().await.unwrap(), &[row])
+                .await
+                .unwrap();
+        }
+    }
+
     fn fact(reference: AttemptRef, status: Option<u16>) -> AttemptFinished {
         let delivered = status == Some(200);
         let number = u64::from(reference.attempt);

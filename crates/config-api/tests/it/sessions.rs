@@ -120,6 +120,8 @@ async fn another_sites_page_can_neither_change_nor_ask() {
         ("x-csrf-token", browser.csrf.as_str()),
         ("x-csrf-token", other.csrf.as_str()),
     );
+    admin.post(path, simple("kept")).await;
+    let kept = format!("{path}/kept");
     let refused: [&[(&str, &str)]; 8] = [
         &[],
         &[("x-csrf-token", "")],
@@ -130,12 +132,21 @@ async fn another_sites_page_can_neither_change_nor_ask() {
         &[csrf, ("origin", "https://elsewhere.example")],
         &[csrf, ("origin", "null")],
     ];
+    let changes = [
+        (Method::POST, path, Some(simple("w"))),
+        (Method::PATCH, &kept, Some(json!({ "active": false }))),
+        (Method::DELETE, &kept, None),
+    ];
     for headers in refused {
-        let answer = browser.send(Method::POST, path, headers, Some(simple("w"))).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{headers:?}: {}", answer.body);
-        assert_eq!(answer.body["type"], "urn:posthaste:problem:cross_site", "{headers:?}");
+        for (method, path, body) in &changes {
+            let answer = browser.send(method.clone(), path, headers, body.clone()).await;
+            let what = format!("{method} {headers:?}: {}", answer.body);
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{what}");
+            assert_eq!(answer.body["type"], "urn:posthaste:problem:cross_site", "{what}");
+        }
     }
-    assert_eq!(webhooks().await, 0);
+    assert_eq!(webhooks().await, 1);
+    assert_eq!(admin.get(&kept).await["active"], true);
     // A form cannot say that it sends JSON, and what it can say is not taken.
     let form = browser
         .send(Method::POST, path, &[csrf, ("content-type", "text/plain")], None)
@@ -173,7 +184,7 @@ async fn another_sites_page_can_neither_change_nor_ask() {
             .await;
         assert_eq!(answer.status, StatusCode::CREATED, "{more:?}: {}", answer.body);
     }
-    assert_eq!(webhooks().await, 2);
+    assert_eq!(webhooks().await, 3);
     service.stop().await;
 }
 
@@ -252,26 +263,92 @@ async fn a_session_ends_when_it_is_ended_with_its_token_and_in_time() {
 async fn who_guesses_tokens_at_the_login_is_told_to_wait_and_others_are_not() {
     let world = World::new().await;
     let service = world.start_with(&["--refused-tokens-per-minute", "3"]).await;
-    let client = service.client.without_token();
-    let log_in = async |token: &str| {
+    let admin = &service.client;
+    let log_in = async |client: &Client, token: &str| {
+        let login = Some(json!({ "token": token }));
         client
-            .send(Method::POST, "/v1/session", &[], Some(json!({ "token": token })))
+            .without_token()
+            .send(Method::POST, "/v1/session", &[], login)
             .await
     };
+    let of_shop = "/v1/projects/shop";
+    let token = project_token(admin, json!({})).await;
+    let neighbour = admin.with_token(token["token"].as_str().unwrap());
+    let late = admin.post("/v1/projects/shop/tokens", json!({})).await;
+    let elsewhere = admin.post("/v1/projects/shop/tokens", json!({})).await;
+    let browser = Browser::log_in(admin, ADMIN).await;
+    browser.get(of_shop).await;
+    neighbour.get(of_shop).await;
     for _ in 0..3 {
-        let answer = log_in("a-guess-of-twenty-characters").await;
+        let answer = log_in(admin, "a-guess-of-twenty-characters").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.body);
         assert_eq!(answer.header("set-cookie"), None);
     }
-    let answer = log_in("a-guess-of-twenty-characters").await;
-    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.body);
-    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=60).contains(&wait), "{wait}");
-    assert_eq!(log_in(ADMIN).await.status, StatusCode::CREATED);
-    // So are cookies.
+    // A right guess is told nothing else than a wrong one; so it is with cookies, and without a login.
+    for guess in ["a-guess-of-twenty-characters", ADMIN] {
+        let answer = log_in(admin, guess).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.body);
+        assert_eq!(answer.header("set-cookie"), None);
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
+        let (status, _) = admin.with_token(guess).call(Method::GET, of_shop, None).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    }
     let cookie = [("cookie", "__Host-posthaste=guessed")];
-    let answer = client.send(Method::GET, "/v1/projects", &cookie, None).await;
+    let answer = admin.without_token().send(Method::GET, of_shop, &cookie, None).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let late = admin.with_token(late["token"].as_str().unwrap());
+    assert_eq!(
+        late.call(Method::GET, of_shop, None).await.0,
+        StatusCode::TOO_MANY_REQUESTS
+    );
+
+    // Who was there already goes on, and so does everybody elsewhere; and who shows nothing is told what to show.
+    neighbour.get(of_shop).await;
+    assert_eq!(browser.get(of_shop).await.status, StatusCode::OK);
+    let there = admin.from([127, 0, 0, 2]);
+    assert_eq!(log_in(&there, ADMIN).await.status, StatusCode::CREATED);
+    there
+        .with_token(elsewhere["token"].as_str().unwrap())
+        .get(of_shop)
+        .await;
+    let (status, _) = admin.without_token().call(Method::GET, of_shop, None).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_only_watches_does_not_keep_the_session() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let admin = &service.client;
+    project_token(admin, json!({})).await;
+    let browser = Browser::log_in(admin, ADMIN).await;
+    let seen = async |minutes: u32| {
+        let seen = format!("UPDATE sessions SET seen_at = now() - interval '{minutes} minutes'");
+        world.sql(&seen).await;
+    };
+    let is_as_it_was = "SELECT count(*) FROM sessions WHERE seen_at < now() - interval '1 minute'";
+    seen(20).await;
+    let headers = [("cookie", browser.cookie.as_str()), ("accept", "text/event-stream")];
+    let path = "/v1/projects/shop/attempts/stream";
+    let mut stream = browser.client.open(path, &headers).await;
+    assert_eq!(stream.status(), StatusCode::OK);
+    assert!(stream.chunk().await.unwrap().is_some());
+    assert_eq!(world.number(is_as_it_was).await, 1, "watching is no use of a session");
+
+    // So it ends while the stream is open, and the stream with it.
+    seen(31).await;
+    let ended = async { while stream.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(5), ended)
+        .await
+        .expect("it ends within 5 s");
+    assert_eq!(browser.get(path).await.status, StatusCode::UNAUTHORIZED);
+
+    // Anything else is a use.
+    seen(20).await;
+    assert_eq!(browser.get("/v1/projects/shop").await.status, StatusCode::OK);
+    assert_eq!(world.number(is_as_it_was).await, 0);
     service.stop().await;
 }
 

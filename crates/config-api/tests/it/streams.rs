@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use proto_schemas::id::AttemptRef;
+use common::http::Code;
+use config_api::streams::Streams;
+use proto_schemas::id::{AttemptRef, ProjectId};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use store::log;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::record::{Recorded, recorded};
 use crate::support::*;
@@ -171,6 +176,75 @@ async fn a_stream_ends_when_its_token_is_revoked_and_is_closed_to_others() {
 }
 
 #[tokio::test]
+async fn a_stream_that_catches_up_ends_with_its_token_too() {
+    let world = World::new().await;
+    let service = world.start_with(&["--max-streams", "1"]).await;
+    let it = recorded(&world, &service).await;
+    let api = &service.client;
+    let reader = json!({ "name": "t", "scopes": ["read"] });
+    let reader = api.post("/v1/projects/shop/tokens", reader).await;
+    let events = Events::open(api, STREAM, None).await;
+    let last_id = events.last_id.clone();
+    drop(events);
+    // Less than is read at once, and more than a connection holds that nobody reads from.
+    it.large_attempts(100, 450, 64 * 1024).await;
+    until("the first stream has ended", async || {
+        let mut slow = TcpStream::connect(api.authority()).await.unwrap();
+        let token = reader["token"].as_str().unwrap();
+        let head = format!(
+            "GET {STREAM} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nlast-event-id: {last_id}\r\n\r\n"
+        );
+        slow.write_all(head.as_bytes()).await.unwrap();
+        let mut begun = [0; 64];
+        slow.read_exact(&mut begun).await.unwrap();
+        let has_begun = begun.starts_with(b"HTTP/1.1 200");
+        if has_begun {
+            // Less time than a client that reads nothing is given.
+            let since = Instant::now();
+            api.delete(&format!("/v1/projects/shop/tokens/{}", id(&reader))).await;
+            while api.open(STREAM, &[]).await.status() != StatusCode::OK {
+                assert!(since.elapsed() < Duration::from_secs(5), "it does not end");
+                tokio::task::yield_now().await;
+            }
+        }
+        has_begun
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn of_one_project_and_of_a_process_only_so_many_answers_are_under_way() {
+    let world = World::new().await;
+    let database = world.store().await.database().clone();
+    database.migrate().await.unwrap();
+    let stop = CancellationToken::new();
+    let streams = Streams::new(database, 60, stop.clone());
+    let projects: Vec<ProjectId> = (0..5).map(|n| ProjectId::from_uuid(Uuid::from_u128(n))).collect();
+    let begin = log::Recorded::before(0);
+
+    let mut exports = Vec::new();
+    for project in &projects[..4] {
+        exports.extend((0..4).map(|_| streams.export(*project).unwrap()));
+        let refused = streams.export(*project).unwrap_err();
+        assert_eq!(refused.code(), Code::TooManyRequests);
+    }
+    assert_eq!(streams.export(projects[4]).unwrap_err().code(), Code::TooManyRequests);
+    exports.pop();
+    drop(streams.export(projects[4]).unwrap());
+    drop(streams.export(projects[3]).unwrap());
+
+    let follow = |project: ProjectId| streams.follow(project, begin);
+    let mut followers: Vec<_> = (0..50).map(|_| follow(projects[0]).unwrap()).collect();
+    assert_eq!(follow(projects[0]).unwrap_err().code(), Code::TooManyRequests);
+    followers.extend((0..10).map(|_| follow(projects[1]).unwrap()));
+    assert_eq!(follow(projects[1]).unwrap_err().code(), Code::TooManyRequests);
+    drop(followers);
+    drop(follow(projects[0]).unwrap());
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn who_does_not_read_is_left_and_others_may_come() {
     let world = World::new().await;
     let service = world.start_with(&["--max-streams", "1"]).await;
@@ -256,5 +330,37 @@ async fn an_export_is_the_list_line_by_line_and_goes_on_after_any_line() {
     assert_eq!(without["response"], Value::Null);
     let (status, _) = api.call(Method::GET, &format!("{EXPORT}?cursor=x"), None).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_is_broken_off_when_its_token_is_revoked() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let it = recorded(&world, &service).await;
+    let api = &service.client;
+    let reader = json!({ "name": "t", "scopes": ["read"] });
+    let reader = api.post("/v1/projects/shop/tokens", reader).await;
+    // Many pages, and more than a connection holds that nobody reads from.
+    it.large_attempts(100, 450, 64 * 1024).await;
+    let client = api.with_token(reader["token"].as_str().unwrap());
+    let whole = async |client: &Client, revoked: bool| {
+        let mut answer = client.open(&format!("{EXPORT}?responses=true"), &[]).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        if revoked {
+            api.delete(&format!("/v1/projects/shop/tokens/{}", id(&reader))).await;
+        }
+        let mut lines = 0;
+        loop {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => lines += chunk.iter().filter(|byte| **byte == b'\n').count(),
+                Ok(None) => break (lines, true),
+                Err(_) => break (lines, false),
+            }
+        }
+    };
+    assert_eq!(whole(&client, false).await, (455, true));
+    let (lines, is_whole) = whole(&client, true).await;
+    assert!(!is_whole && lines < 455, "{lines} lines, to the end: {is_whole}");
     service.stop().await;
 }

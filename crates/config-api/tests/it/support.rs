@@ -13,6 +13,8 @@ use proto_schemas::id::{ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 use store::{Database, Store};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +125,33 @@ impl World {
         database.unwrap().of_all_projects()
     }
 
+    /// Puts SQL to the database, about all projects.
+    pub(crate) async fn sql(&self, sql: &str) {
+        let mut connection = <PgConnection as sqlx::Connection>::connect(&self.database)
+            .await
+            .unwrap();
+        let sql = format!("SET posthaste.project = 'all'; {sql}");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    /// The number that SQL finds in the database, about all projects.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        let mut connection = <PgConnection as sqlx::Connection>::connect(&self.database)
+            .await
+            .unwrap();
+        sqlx::raw_sql("SET posthaste.project = 'all'")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
+    }
+
     /// The same with further arguments; its connections are called `one`.
     pub(crate) async fn store_with(&self, more: &[&str]) -> Store {
         let config = self.config_with(ADMIN, KEYS, more).postgres;
@@ -181,6 +210,19 @@ impl Client {
             http,
             base: format!("http://{}", running.addr),
             token: Some(token.to_owned()),
+        }
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) fn from(&self, address: [u8; 4]) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's own client, which talks to the service under test"
+        )]
+        let http = reqwest::Client::builder().local_address(std::net::IpAddr::from(address));
+        Self {
+            http: http.build().unwrap(),
+            ..self.clone()
         }
     }
 

@@ -2,6 +2,7 @@
 
 use jiff::civil::date;
 use proto_schemas::id::{EventKey, ProjectId};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
@@ -349,14 +350,28 @@ async fn a_request_in_a_project_is_shown_nothing_of_another_even_by_statements_w
     for client in [client, &own] {
         assert_eq!(names(client, "one").await, ["of-one"]);
         let path = "/v1/projects/one/webhooks/of-two";
-        assert_eq!(client.call(reqwest::Method::GET, path, None).await.0, 404);
+        assert_eq!(client.call(Method::GET, path, None).await.0, 404);
     }
     assert_eq!(names(client, "two").await, ["of-two"]);
+    // What is to be changed is looked for in the same way, in a transaction.
+    let change = async |client: &Client, method: Method| {
+        let body = (method == Method::PATCH).then(|| json!({ "active": false }));
+        let path = "/v1/projects/one/webhooks/of-two";
+        client.call(method, path, body).await.0
+    };
+    for client in [client, &own] {
+        for method in [Method::PATCH, Method::DELETE] {
+            assert_eq!(change(client, method.clone()).await, 404, "{method}");
+        }
+    }
 
     // The test would see what is let through.
     run(&mut connection, "ALTER TABLE kept_webhooks NO FORCE ROW LEVEL SECURITY")
         .await
         .unwrap();
     assert_eq!(names(&own, "one").await, ["of-one", "of-two"]);
+    for method in [Method::PATCH, Method::DELETE] {
+        assert_ne!(change(&own, method.clone()).await, 404, "{method}");
+    }
     service.stop().await;
 }

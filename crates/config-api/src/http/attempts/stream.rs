@@ -3,6 +3,7 @@
 //! A client that was away gives the id of the last event it has seen and gets what it missed, then what comes. One that
 //! does not keep up is left: it comes again with that id. While the stream is open its token is looked at again and again.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use proto_schemas::id::{EventKey, ProjectId, WebhookId};
 use serde::{Deserialize, Serialize};
 use store::log::{self, Attempt, Recorded};
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -127,6 +128,8 @@ pub(super) async fn follow(
     let last = last_event(&parts.headers)?.filter(|last| *last < now).unwrap_or(now);
 
     let (sender, receiver) = mpsc::channel(BEHIND_MAX);
+    let mut token_check = interval_at(Instant::now() + TOKEN_CHECK, TOKEN_CHECK);
+    token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follower = Follower {
         api,
         parts,
@@ -134,6 +137,7 @@ pub(super) async fn follow(
         chosen,
         last,
         sender,
+        token_check,
     };
     tokio::spawn(async move {
         follower.run(feed).await;
@@ -169,6 +173,7 @@ struct Follower {
     /// Up to where the client has what it wants.
     last: Recorded,
     sender: mpsc::Sender<Result<Bytes, Problem>>,
+    token_check: Interval,
 }
 
 /// Why a stream ends.
@@ -223,22 +228,18 @@ impl Follower {
             if is_all {
                 return Ok(());
             }
-            self.check_token().await?;
         }
     }
 
     async fn follow(&mut self, feed: &mut broadcast::Receiver<Arc<Entry>>) -> End {
-        let now = Instant::now();
-        let mut heartbeat = interval_at(now + HEARTBEAT, HEARTBEAT);
-        let mut token_check = interval_at(now + TOKEN_CHECK, TOKEN_CHECK);
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.api.streams.stop.clone();
         loop {
             let step = tokio::select! {
                 () = stop.cancelled() => Err(End::Stop),
                 () = self.sender.closed() => Err(End::Client),
-                _ = token_check.tick() => self.check_token().await,
+                _ = self.token_check.tick() => self.check_token().await,
                 _ = heartbeat.tick() => self.id().and_then(|id| self.offer(format!(": still here\nid: {id}\n\n").into())),
                 entry = feed.recv() => match entry {
                     Ok(entry) => self.pass_on(&entry),
@@ -283,15 +284,23 @@ impl Follower {
         self.sender.try_send(Ok(bytes)).map_err(|_| End::Client)
     }
 
-    async fn send(&self, text: String) -> Result<(), End> {
+    async fn send(&mut self, text: String) -> Result<(), End> {
         self.send_bytes(text.into()).await
     }
 
-    async fn send_bytes(&self, bytes: Bytes) -> Result<(), End> {
-        let sending = self.sender.send_timeout(Ok(bytes), PATIENCE);
-        tokio::select! {
-            sent = sending => sent.map_err(|_| End::Client),
-            () = self.api.streams.stop.cancelled() => Err(End::Stop),
+    /// Waits for room, for a while, and no longer than the token is good.
+    async fn send_bytes(&mut self, bytes: Bytes) -> Result<(), End> {
+        let sender = self.sender.clone();
+        let mut sending = pin!(sender.send_timeout(Ok(bytes), PATIENCE));
+        let stop = self.api.streams.stop.clone();
+        loop {
+            tokio::select! {
+                // Or a client that is always ready would not be looked at.
+                biased;
+                _ = self.token_check.tick() => self.check_token().await?,
+                () = stop.cancelled() => return Err(End::Stop),
+                sent = &mut sending => return sent.map_err(|_| End::Client),
+            }
         }
     }
 }

@@ -15,12 +15,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::preview::{self, PreviewBody, PreviewView};
 use super::rotation::{self, RotateSecret};
-use super::shown;
 use super::view::{CreatedWebhook, WebhookView};
+use super::{note_secret, shown};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
-use crate::audit::note_reveal;
 use crate::http::tests::{self, SampleBody, TestView};
 use crate::secrets;
 use crate::trials::{self, Target};
@@ -172,7 +171,7 @@ async fn act(
             let rotation = tests::body::<RotateSecret>(&body)?.into();
             let rotated = secrets::rotate_secret(&api, project, caller, named, rotation).await?;
             if rotated.secret.is_some() {
-                note_reveal(&api, caller).await?;
+                note_secret(&api, caller, &rotated.webhook).await?;
             }
             return Ok(rotation::answer(&api, rotated).await?.into_response());
         }

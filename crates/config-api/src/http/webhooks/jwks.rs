@@ -1,13 +1,15 @@
 //! `/v1/projects/{project}/webhooks/{webhook}/jwks.json`
 //!
 //! Receivers fetch it, who have no token: what is in it is public, and nothing else is told. A webhook is found by its id
-//! alone, which nobody guesses, so that nobody learns by trying how webhooks are called.
+//! alone, which nobody guesses, so that nobody learns by trying how webhooks are called; and so many times a minute from one
+//! address, so that trying keeps Postgres from nobody.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use common::http::{Code, Path, Problem};
 use common::sign::PublicKey;
@@ -63,11 +65,13 @@ const KEPT: &str = "public, max-age=300";
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     Path((project, webhook)): Path<(String, String)>,
+    parts: Parts,
 ) -> Result<Response, Problem> {
     let absent = || Problem::new(Code::NotFound, "there is no such webhook; name it by its id");
     let id = Uuid::parse_str(&webhook)
         .map(WebhookId::from_uuid)
         .map_err(|_| absent())?;
+    api.rate_limits.count_public(&parts)?;
     let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
     let found = webhooks::by_ids(&mut connection, &[id]).await.map_err(failed)?;
     let found = found.into_iter().find(|webhook| webhook.deleted_at.is_none());

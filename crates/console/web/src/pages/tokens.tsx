@@ -35,6 +35,7 @@ export function TokensPage({ project }: InProject): JSX.Element {
     { name: "Name", class: "first", show: (token) => token.name },
     { name: "Allows", show: (token) => token.scopes.join(", ") },
     { name: "Expires", show: (token) => <Time at={token.expires_at} none="never" /> },
+    { name: "Last used", show: (token) => <Time at={token.last_used_at} none="never" /> },
     { name: "Created", show: (token) => <Time at={token.created_at} /> },
     { name: "Id", show: (token) => <code class="clipped">{token.id}</code> },
     {
