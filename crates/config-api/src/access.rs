@@ -113,11 +113,28 @@ impl Caller {
         Ok((caller, connection))
     }
 
+    /// The same as it is now; for who goes on answering. It is no request, and none of what it was asked with is needed.
+    ///
+    /// # Errors
+    /// 401 where its token is good no more, or its session has ended.
+    pub(crate) async fn again(&self, api: &Api) -> Result<Self, Problem> {
+        let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
+        let (session, token) = match &self.session {
+            None => (None, tokens::by_id(&mut connection, self.token).await.map_err(failed)?),
+            Some(session) => {
+                let (session, token) =
+                    (sessions::find(&mut connection, &session.hash, api.now()).await?).ok_or_else(ended)?;
+                (Some(session), Some(token))
+            }
+        };
+        Self::bearing(token, session, api)
+    }
+
     /// Whoever bears the request's token; the request is not counted, unless the token is no good.
     ///
     /// # Errors
     /// 401, 429
-    pub async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+    pub(crate) async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
         Self::identify(parts, api).await.map(|(caller, _)| caller)
     }
 
@@ -155,12 +172,9 @@ impl Caller {
                 let found = tokens::by_hash(&mut connection, &proof.hash).await.map_err(failed)?;
                 Self::bearing(found, None, api)
             }
-            Credential::Session(secret) => match sessions::find(&mut connection, secret, api.now()).await? {
+            Credential::Session(_) => match sessions::find(&mut connection, &proof.hash, api.now()).await? {
                 Some((session, token)) => Self::bearing(Some(token), Some(session), api),
-                None => Err(Problem::new(
-                    Code::Unauthenticated,
-                    "the session has ended; log in again",
-                )),
+                None => Err(ended()),
             },
         };
         match &caller {
@@ -251,6 +265,10 @@ async fn connection_for(
     // Others may have used up what there was while this one waited for its connection.
     api.rate_limits.may_try(parts, proof)?;
     Ok(connection)
+}
+
+fn ended() -> Problem {
+    Problem::new(Code::Unauthenticated, "the session has ended; log in again")
 }
 
 fn unknown() -> Problem {

@@ -139,17 +139,17 @@ pub(crate) fn may_ask(parts: &Parts, secret: Secret<'_>) -> Result<(), Problem> 
     Ok(())
 }
 
-/// The session that the cookie stands for, and its token, whatever that is still good for.
+/// The session of the cookie with that SHA-256, and its token, whatever that is still good for.
 ///
 /// # Errors
 /// What the store says.
 pub(crate) async fn find(
     connection: &mut Connection,
-    secret: Secret<'_>,
+    hash: &[u8; 32],
     now: Timestamp,
 ) -> Result<Option<(Session, Token)>, Problem> {
     let ago = |duration| now.checked_sub(duration).unwrap_or(Timestamp::MIN);
-    let session = sessions::find(connection, &secret.hash(), ago(LONGEST), ago(IDLE)).await;
+    let session = sessions::find(connection, hash, ago(LONGEST), ago(IDLE)).await;
     let Some(session) = session.map_err(failed)? else {
         return Ok(None);
     };

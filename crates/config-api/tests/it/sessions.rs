@@ -331,19 +331,29 @@ async fn who_only_watches_does_not_keep_the_session() {
     let is_as_it_was = "SELECT count(*) FROM sessions WHERE seen_at < now() - interval '1 minute'";
     seen(20).await;
     let headers = [("cookie", browser.cookie.as_str()), ("accept", "text/event-stream")];
-    let path = "/v1/projects/shop/attempts/stream";
-    let mut stream = browser.client.open(path, &headers).await;
-    assert_eq!(stream.status(), StatusCode::OK);
-    assert!(stream.chunk().await.unwrap().is_some());
+    let replay = admin
+        .call(Method::POST, "/v1/projects/shop/replays", Some(json!({})))
+        .await
+        .1;
+    let progress = format!("/v1/projects/shop/replays/{}/progress", id(&replay));
+    let mut streams = Vec::new();
+    for path in ["/v1/projects/shop/attempts/stream", &progress] {
+        let mut stream = browser.client.open(path, &headers).await;
+        assert_eq!(stream.status(), StatusCode::OK, "{path}");
+        assert!(stream.chunk().await.unwrap().is_some(), "{path}");
+        streams.push(stream);
+    }
     assert_eq!(world.number(is_as_it_was).await, 1, "watching is no use of a session");
 
-    // So it ends while the stream is open, and the stream with it.
+    // So it ends while they are open, and they with it.
     seen(31).await;
-    let ended = async { while stream.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
-    tokio::time::timeout(std::time::Duration::from_secs(5), ended)
-        .await
-        .expect("it ends within 5 s");
-    assert_eq!(browser.get(path).await.status, StatusCode::UNAUTHORIZED);
+    for stream in &mut streams {
+        let ended = async { while stream.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended)
+            .await
+            .expect("it ends within 5 s");
+    }
+    assert_eq!(browser.get(&progress).await.status, StatusCode::UNAUTHORIZED);
 
     // Anything else is a use.
     seen(20).await;

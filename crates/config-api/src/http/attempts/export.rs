@@ -10,7 +10,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use common::http::openapi::ProblemBody;
 use common::http::{Problem, Query, cursor};
@@ -101,7 +100,6 @@ pub(super) async fn export(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Query(filter): Query<ExportFilter>,
-    parts: Parts,
 ) -> Result<Response, Problem> {
     let permit = api.streams.export(within.project.id)?;
     let after = filter.cursor.as_deref().map(cursor::decode::<Cursor>).transpose()?;
@@ -123,8 +121,8 @@ pub(super) async fn export(
     drop(connection);
     let mut export = Export {
         api,
-        parts,
         project: within.project.id,
+        caller: within.caller,
         chosen,
         with_responses,
         after: after.map(AttemptCursor::from),
@@ -142,7 +140,7 @@ pub(super) async fn export(
 
 struct Export {
     api: Arc<Api>,
-    parts: Parts,
+    caller: Caller,
     project: ProjectId,
     chosen: Chosen,
     with_responses: bool,
@@ -183,7 +181,8 @@ impl Export {
 
     /// The next page, if the token is still good.
     async fn next(&mut self) -> Result<Lines, Problem> {
-        Caller::known(&self.parts, &self.api)
+        self.caller
+            .again(&self.api)
             .await?
             .require_in(self.project, Scope::Read)?;
         self.page().await

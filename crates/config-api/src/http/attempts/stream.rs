@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use common::http::openapi::ProblemBody;
@@ -106,7 +105,7 @@ pub(super) async fn follow(
     State(api): State<Arc<Api>>,
     within: InProject<Read>,
     Query(filter): Query<StreamFilter>,
-    parts: Parts,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let project = within.project.id;
     let asked = Asked {
@@ -125,14 +124,14 @@ pub(super) async fn follow(
     drop(connection);
     let (permit, feed) = api.streams.follow(project, now)?;
     // A place that is yet to come is of another database than this one: what it misses cannot be told.
-    let last = last_event(&parts.headers)?.filter(|last| *last < now).unwrap_or(now);
+    let last = last_event(&headers)?.filter(|last| *last < now).unwrap_or(now);
 
     let (sender, receiver) = mpsc::channel(BEHIND_MAX);
     let mut token_check = interval_at(Instant::now() + TOKEN_CHECK, TOKEN_CHECK);
     token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follower = Follower {
         api,
-        parts,
+        caller: within.caller,
         project,
         chosen,
         last,
@@ -167,7 +166,7 @@ fn last_event(headers: &HeaderMap) -> Result<Option<Recorded>, Problem> {
 
 struct Follower {
     api: Arc<Api>,
-    parts: Parts,
+    caller: Caller,
     project: ProjectId,
     chosen: Chosen,
     /// Up to where the client has what it wants.
@@ -269,7 +268,7 @@ impl Follower {
     }
 
     async fn check_token(&self) -> Result<(), End> {
-        let caller = Caller::known(&self.parts, &self.api).await;
+        let caller = self.caller.again(&self.api).await;
         caller
             .and_then(|caller| caller.require_in(self.project, Scope::Read))
             .map_err(|_| End::Token)

@@ -9,16 +9,16 @@ use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use common::http::{Code, Path, Problem};
+use common::token::Scope;
 use futures::stream;
 use store::replays as rows;
-use store::tokens;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::view::ProgressView;
 use crate::access::{InProject, Read};
-use crate::api::Api;
+use crate::api::{Api, failed};
 use crate::replays;
 
 /// How often to look.
@@ -104,14 +104,10 @@ impl Watched {
                 }
             }
             let view = match self.look().await {
-                Ok(Some(view)) => view,
-                // Not there any more, or not for this token.
-                Ok(None) => return None,
+                Ok(view) => view,
                 // Postgres is away; the one who watches need not know.
-                Err(error) if self.last.is_some() => {
-                    tracing::debug!(%error, "a replay's progress cannot be read");
-                    continue;
-                }
+                Err(problem) if self.last.is_some() && problem.code().status().is_server_error() => continue,
+                // Not there any more, or not for this token or session.
                 Err(_) => return None,
             };
             self.is_over = view.finished();
@@ -125,18 +121,13 @@ impl Watched {
         }
     }
 
-    async fn look(&self) -> Result<Option<ProgressView>, store::Error> {
-        let now = self.api.now();
-        let mut connection = self
-            .api
-            .database
-            .of_project(self.within.project.id)
-            .connection()
-            .await?;
-        if !tokens::is_valid(&mut connection, self.within.caller.token, now).await? {
-            return Ok(None);
-        }
-        let found = rows::find(&mut connection, self.within.project.id, &self.id.to_string()).await?;
-        Ok(found.map(|replay| ProgressView::of(&replay, now)))
+    async fn look(&self) -> Result<ProgressView, Problem> {
+        let project = self.within.project.id;
+        let caller = self.within.caller.again(&self.api).await?;
+        caller.require_in(project, Scope::Read)?;
+        let mut connection = self.api.connection_in(project).await?;
+        let found = rows::find(&mut connection, project, &self.id.to_string()).await;
+        let replay = found.map_err(failed)?.ok_or(Code::NotFound)?;
+        Ok(ProgressView::of(&replay, self.api.now()))
     }
 }
