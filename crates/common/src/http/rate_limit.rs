@@ -396,7 +396,7 @@ mod tests {
             refused_tokens_per_minute: 2,
             ..NONE
         });
-        let guess = |address| {
+        let guess = |address: &str| {
             let parts = parts(Some(address));
             let tried = limits.may_try(&parts, &PROOF);
             tried
