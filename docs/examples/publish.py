@@ -26,8 +26,8 @@ TRIES = 3
 
 
 def headers(arguments, event_id):
-    """The id makes repeats harmless. JetStream compares ids over all projects, so the project goes in front."""
-    found = {"Nats-Msg-Id": f"{arguments.project}:{event_id}"}
+    """The id makes repeats harmless: of one id in a project there is one event."""
+    found = {"Posthaste-Id": event_id}
     if arguments.time:
         found["Posthaste-Time"] = arguments.time
     if arguments.content_type:
@@ -44,8 +44,7 @@ async def publish(jetstream, arguments, event_id, body):
         except nats.errors.TimeoutError:
             if attempt == TRIES:
                 raise
-    repeat = " (JetStream had it already)" if ack.duplicate else ""
-    print(f"{event_id} {subject} is number {ack.seq} of stream {ack.stream}{repeat}", flush=True)
+    print(f"{event_id} {subject} is number {ack.seq} of stream {ack.stream}", flush=True)
 
 
 async def run(arguments):

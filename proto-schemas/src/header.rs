@@ -1,8 +1,11 @@
 //! Headers of NATS messages. A producer may set any of them; none is required.
 
-/// The producer's own id for the event; also what JetStream drops duplicates by, within the stream's short window and
-/// **over all projects**. Producers therefore put the project in front, `<project>:<id>`; the front part is taken off
-/// again.
+/// The producer's own id for the event. JetStream does not know this header, and so drops nothing by it: whether an event
+/// was there before is ingest's to judge, within its project.
+pub const EVENT_ID: &str = "Posthaste-Id";
+/// The producer's own id for the event, where [`EVENT_ID`] gives none; also what JetStream drops duplicates by, within the
+/// stream's short window and **over all projects**, whoever has published them. Producers therefore put the project in
+/// front, `<project>:<id>`; the front part is taken off again.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// RFC 3339 instant at which the event happened. Absent: when JetStream stored it.
 pub const TIME: &str = "Posthaste-Time";
@@ -17,12 +20,6 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const ID_MADE_UP: &str = "Posthaste-Id-Made-Up";
 /// Set by ingest on events whose id it has claimed: the claim's revision.
 pub const CLAIM: &str = "Posthaste-Claim";
-
-/// Joins project and id into the value of [`MESSAGE_ID`].
-#[must_use]
-pub fn message_id(project: &str, event_id: &str) -> String {
-    format!("{project}:{event_id}")
-}
 
 /// The event id in a value of [`MESSAGE_ID`]: without `<project>:`, where the producer put it in front.
 #[must_use]

@@ -135,6 +135,15 @@ impl EventKey {
     }
 }
 
+/// Whether `text` is a word of `A-Z a-z 0-9 _ -`: one token of a NATS subject, whatever else it is.
+#[must_use]
+pub fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 /// Longest event id a producer may choose, in bytes.
 pub const EVENT_ID_MAX: usize = 64;
 
@@ -142,7 +151,7 @@ pub const EVENT_ID_MAX: usize = 64;
 /// (Standard Webhooks 1.0.0); no NATS metacharacter: it becomes part of message ids.
 #[must_use]
 pub fn is_event_id(id: &str) -> bool {
-    (1..=EVENT_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    id.len() <= EVENT_ID_MAX && is_word(id)
 }
 
 /// Longest event type, in bytes.
@@ -152,13 +161,7 @@ pub const EVENT_TYPE_MAX: usize = 128;
 /// Such a type is also a valid tail of a NATS subject.
 #[must_use]
 pub fn is_event_type(event_type: &str) -> bool {
-    event_type.len() <= EVENT_TYPE_MAX
-        && event_type.split('.').all(|word| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        })
+    event_type.len() <= EVENT_TYPE_MAX && event_type.split('.').all(is_word)
 }
 
 /// Whether `name` may be a project's name: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit, and not
@@ -269,4 +272,135 @@ pub fn parse_attempt_id(id: &str) -> Option<(EventKey, WebhookId, u32, u32)> {
         number(32),
         number(36),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use super::*;
+    use crate::stream::config_key::Key;
+    use crate::subject;
+
+    /// What makes another subject, or none: an empty token, wildcards, what ends a token or a line, what is not ASCII.
+    const NO_TOKENS: [&str; 24] = [
+        "",
+        ".",
+        "..",
+        "a.",
+        ".a",
+        "a..b",
+        "*",
+        ">",
+        "a*",
+        "*a",
+        "a>",
+        "a.*",
+        "a.>",
+        "a.*.b",
+        " ",
+        "a b",
+        "\t",
+        "a\nb",
+        "a\r\nPUB ledger.facts 1\r\n1\r\n",
+        "a\0",
+        "\u{7f}",
+        "\u{1f}",
+        "é",
+        "\u{a0}",
+    ];
+
+    #[test]
+    fn no_text_that_is_no_token_becomes_part_of_a_subject_or_key() {
+        let project = ProjectId::from_uuid(Uuid::from_u128(1));
+        for text in NO_TOKENS {
+            assert!(!is_word(text), "{text:?}");
+            assert!(!is_event_id(text), "{text:?}");
+            assert!(!is_event_type(text), "{text:?}");
+            assert!(!is_project_name(text), "{text:?}");
+            // Nor beside what is good.
+            for around in [format!("{text}.a"), format!("a.{text}")] {
+                assert!(!is_event_type(&around), "{around:?}");
+                assert!(!is_event_id(&around), "{around:?}");
+                assert!(!is_project_name(&around), "{around:?}");
+            }
+            for key in [
+                format!("token.{text}"),
+                format!("project.{text}"),
+                format!("webhook.{project}.{text}"),
+                format!("type.{project}.{text}"),
+                format!("type.{text}.a"),
+                format!("catalogue.{text}.a"),
+                format!("catalogue.a.{text}"),
+            ] {
+                // `catalogue.a..b` and the like are what they read as, or nothing.
+                assert_eq!(Key::parse(&key).filter(|read| read.to_text() == key), None, "{key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_has_what_letters_it_may_have_and_no_more() {
+        for (text, id, event_type, project) in [
+            ("a", true, true, true),
+            ("a-b", true, true, true),
+            ("a_b", true, true, false),
+            ("A", true, true, false),
+            ("a.b", false, true, false),
+            ("-a", true, true, false),
+            ("a-", true, true, false),
+            ("_posthaste", true, true, false),
+            // The id of a project, in every form that one is read in.
+            ("00000000-0000-0000-0000-000000000001", true, true, false),
+            ("00000000000000000000000000000001", true, true, false),
+            ("0000000000000000000000000000000g", true, true, true),
+        ] {
+            assert_eq!(is_event_id(text), id, "{text}");
+            assert_eq!(is_event_type(text), event_type, "{text}");
+            assert_eq!(is_project_name(text), project, "{text}");
+        }
+        for (length, id, event_type, project) in [
+            (63, true, true, true),
+            (64, true, true, false),
+            (65, false, true, false),
+            (128, false, true, false),
+            (129, false, false, false),
+        ] {
+            let text = "a".repeat(length);
+            assert_eq!(is_event_id(&text), id, "{length}");
+            assert_eq!(is_event_type(&text), event_type, "{length}");
+            assert_eq!(is_project_name(&text), project, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_was_written() {
+        let (project, webhook) = (
+            ProjectId::from_uuid(Uuid::from_u128(1)),
+            WebhookId::from_uuid(Uuid::from_u128(2)),
+        );
+        let keys = [
+            Key::Project(project),
+            Key::Token("0af7".to_owned()),
+            Key::Webhook(project, webhook),
+            Key::EventType(project, "order.paid".to_owned()),
+            Key::CatalogueType("uniskai".to_owned(), "spot-recreated".to_owned()),
+            Key::Filled,
+        ];
+        for key in keys {
+            assert_eq!(Key::parse(&key.to_text()), Some(key));
+        }
+    }
+
+    #[test]
+    fn what_is_a_project_of_its_own_is_read_as_no_other() {
+        let id = ProjectId::from_uuid(Uuid::from_u128(1));
+        // Events on `events.<id>.…` are that project's; nobody can have it for a name.
+        assert_eq!(
+            subject::parse_event(&subject::event(&id.to_string(), "a.b")),
+            Some((id.to_string().as_str(), "a.b"))
+        );
+        assert!(!is_project_name(&id.to_string()));
+        assert_eq!(ProjectId::from_str(&id.to_string()), Ok(id));
+    }
 }

@@ -140,10 +140,13 @@ pub const CONFIG_BUCKET: &str = "CONFIG";
 /// Keys of the CONFIG bucket.
 pub mod config_key {
     use super::{ProjectId, WebhookId};
+    use crate::id::{is_event_type, is_word};
     use std::str::FromStr as _;
 
     /// A key that nothing is ever put under: a watch on it tells of nothing but the bucket itself.
     pub const NEVER_USED: &str = "never-used";
+
+    const FILLED: &str = "filled";
 
     /// What a key of the bucket names.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +161,9 @@ pub mod config_key {
         EventType(ProjectId, String),
         /// The schemas of a catalogue's event type: catalogue and type.
         CatalogueType(String, String),
+        /// That the bucket holds everything there is: config-api puts it there after all else. While it is not there,
+        /// what is not in the bucket may still come.
+        Filled,
     }
 
     impl Key {
@@ -170,16 +176,21 @@ pub mod config_key {
                 Self::Webhook(project, webhook) => format!("webhook.{project}.{webhook}"),
                 Self::EventType(project, name) => format!("type.{project}.{name}"),
                 Self::CatalogueType(catalogue, name) => format!("catalogue.{catalogue}.{name}"),
+                Self::Filled => FILLED.to_owned(),
             }
         }
 
-        /// Reads a key of the bucket; `None` for one this release does not know.
+        /// Reads a key of the bucket; `None` for one this release does not know, and for one whose parts are not what
+        /// they should be.
         #[must_use]
         pub fn parse(text: &str) -> Option<Self> {
+            if text == FILLED {
+                return Some(Self::Filled);
+            }
             let (kind, rest) = text.split_once('.')?;
             match kind {
                 "project" => ProjectId::from_str(rest).ok().map(Self::Project),
-                "token" => Some(Self::Token(rest.to_owned())),
+                "token" => is_word(rest).then(|| Self::Token(rest.to_owned())),
                 "webhook" => {
                     let (project, webhook) = rest.split_once('.')?;
                     Some(Self::Webhook(
@@ -188,12 +199,12 @@ pub mod config_key {
                     ))
                 }
                 "type" => {
-                    let (project, name) = rest.split_once('.')?;
+                    let (project, name) = rest.split_once('.').filter(|(_, name)| is_event_type(name))?;
                     Some(Self::EventType(ProjectId::from_str(project).ok()?, name.to_owned()))
                 }
                 "catalogue" => {
-                    let (catalogue, name) = rest.split_once('.')?;
-                    Some(Self::CatalogueType(catalogue.to_owned(), name.to_owned()))
+                    let (catalogue, name) = rest.split_once('.').filter(|(_, name)| is_event_type(name))?;
+                    is_word(catalogue).then(|| Self::CatalogueType(catalogue.to_owned(), name.to_owned()))
                 }
                 _ => None,
             }

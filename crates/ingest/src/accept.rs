@@ -24,7 +24,7 @@ pub enum Reason {
     UnknownProject,
     /// The event type is not one.
     EventType,
-    /// The body is larger than allowed.
+    /// The body is larger than allowed, or the event with all it causes than a message of NATS may be.
     TooLarge,
     /// The body is not the JSON it should be.
     MalformedJson,
@@ -34,6 +34,8 @@ pub enum Reason {
     EventId,
     /// The time is not RFC 3339.
     Time,
+    /// The media type is none that could stand in a header.
+    ContentType,
     /// The attributes are not a small object of strings.
     Attributes,
     /// The schema of its type refuses it.
@@ -57,6 +59,7 @@ impl Reason {
             Self::MalformedCloudEvent => "malformed_cloudevent",
             Self::EventId => "event_id",
             Self::Time => "time",
+            Self::ContentType => "content_type",
             Self::Attributes => "attributes",
             Self::Schema => "schema",
             Self::Conflict => "conflict",
@@ -65,21 +68,27 @@ impl Reason {
     }
 }
 
+/// Longest detail of a rejection, in bytes. It quotes what a producer wrote, escaped, and travels in messages and e-mails.
+pub const DETAIL_MAX: usize = 4096;
+
+/// Longest media type, in bytes: RFC 6838 §4.2 has 127 for each of its two parts.
+pub const CONTENT_TYPE_MAX: usize = 256;
+
 /// A message that cannot become an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// The word.
     pub reason: Reason,
-    /// What is wrong with this message, and what to do.
+    /// What is wrong with this message, and what to do; at most [`DETAIL_MAX`] bytes.
     pub detail: String,
 }
 
 impl Rejection {
+    /// Cuts the detail: whatever a producer wrote, the rejection fits into a message.
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-        }
+        let mut detail = detail.into();
+        detail.truncate(detail.floor_char_boundary(DETAIL_MAX));
+        Self { reason, detail }
     }
 }
 
@@ -134,13 +143,15 @@ pub fn decide(message: &Message, project: Option<&Project>, max_event_bytes: usi
         },
     };
     check_attributes(&parts.attributes)?;
+    check_content_type(&parts.content_type)?;
     if is_json(&parts.content_type) {
         check_json(&parts.payload)?;
     }
 
     let key = EventKey::of_message(message.stored_at, message.sequence);
-    let id = match (parts.id, header_of(message, header::MESSAGE_ID)) {
-        (Some(id), _) => checked_id(&id)?,
+    let given = parts.id.as_deref().or_else(|| header_of(message, header::EVENT_ID));
+    let id = match (given, header_of(message, header::MESSAGE_ID)) {
+        (Some(id), _) => checked_id(id)?,
         (None, Some(message_id)) => {
             checked_id(header::event_id(message_id, &[&project.name, &project.id.to_string()]))?
         }
@@ -235,7 +246,7 @@ pub fn checked_id(id: &str) -> Result<String, Rejection> {
         false => Err(Rejection::new(
             Reason::EventId,
             format!(
-                "`{}` is not an event id: 1 to {EVENT_ID_MAX} of A-Z a-z 0-9 _ - (on NATS: the header Nats-Msg-Id, which may have `<project>:` in front)",
+                "`{}` is not an event id: 1 to {EVENT_ID_MAX} of A-Z a-z 0-9 _ - (on NATS: the header Posthaste-Id; or Nats-Msg-Id, which may have `<project>:` in front)",
                 id.chars().take(200).collect::<String>()
             ),
         )),
@@ -270,6 +281,21 @@ pub fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Rej
         ));
     }
     Ok(())
+}
+
+/// A media type goes out again as a header, and travels with every delivery.
+fn check_content_type(content_type: &str) -> Result<(), Rejection> {
+    let is_visible = content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    match is_visible && content_type.len() <= CONTENT_TYPE_MAX {
+        true => Ok(()),
+        false => Err(Rejection::new(
+            Reason::ContentType,
+            format!(
+                "the media type has {} bytes, and may have {CONTENT_TYPE_MAX} of visible ASCII",
+                content_type.len()
+            ),
+        )),
+    }
 }
 
 fn parse_attributes(text: &str) -> Result<BTreeMap<String, String>, Rejection> {
@@ -439,6 +465,20 @@ mod tests {
                 Reason::Attributes,
                 "object of strings",
             ),
+            (
+                "events.acme.a",
+                vec![("Posthaste-Id", "acme:a")],
+                "{}",
+                Reason::EventId,
+                "Posthaste-Id",
+            ),
+            (
+                "events.acme.a",
+                vec![("Content-Type", "text/plain; charset=\u{7f}")],
+                "{}",
+                Reason::ContentType,
+                "visible ASCII",
+            ),
         ] {
             let (found, detail) = rejected(&message(subject, &headers, payload));
             assert_eq!(found, reason, "{subject}: {detail}");
@@ -448,5 +488,91 @@ mod tests {
         assert_eq!(nobody.reason, Reason::UnknownProject);
         let large = decide(&message("events.acme.a", &[], "[1,2,3]"), Some(&project()), 3).unwrap_err();
         assert_eq!(large.reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn an_id_of_the_projects_own_goes_before_the_one_that_nats_compares() {
+        let headers = [("Nats-Msg-Id", "acme:other"), ("Posthaste-Id", "order-1")];
+        let event = decide(&message("events.acme.a", &headers, "1"), Some(&project()), 100).unwrap();
+        assert_eq!(event.id, "order-1");
+    }
+
+    #[test]
+    fn a_detail_is_cut_whatever_a_producer_wrote() {
+        // serde quotes it, and escapes what is not printed: six bytes for one.
+        let quoted = format!("\"{}\"", "\u{7f}".repeat(180_000));
+        let long = "é".repeat(DETAIL_MAX);
+        for message in [
+            message("events.acme.a", &[("Posthaste-Attributes", &quoted)], "1"),
+            Message {
+                payload: Bytes::from(quoted.clone()),
+                ..message("events.acme.a", &[("Content-Type", "application/cloudevents+json")], "")
+            },
+            message(&format!("events.{long}"), &[], "1"),
+        ] {
+            let detail = decide(&message, Some(&project()), 1 << 20).unwrap_err().detail;
+            assert!(
+                (DETAIL_MAX - 4..=DETAIL_MAX).contains(&detail.len()),
+                "{}",
+                detail.len()
+            );
+        }
+    }
+
+    #[test]
+    fn what_travels_with_an_event_is_small() {
+        let media_type = |bytes: usize| format!("text/{}", "x".repeat(bytes - 5));
+        let decided = |content_type: &str| {
+            decide(
+                &message("events.acme.a", &[("Content-Type", content_type)], "1"),
+                Some(&project()),
+                100,
+            )
+        };
+        assert_eq!(
+            decided(&media_type(CONTENT_TYPE_MAX)).unwrap().content_type.len(),
+            CONTENT_TYPE_MAX
+        );
+        let refused = decided(&media_type(CONTENT_TYPE_MAX + 1)).unwrap_err();
+        assert_eq!(refused.reason, Reason::ContentType);
+        assert!(refused.detail.contains("257 bytes"), "{}", refused.detail);
+        // In a CloudEvent it is a member of the body.
+        let body = format!(
+            r#"{{"specversion":"1.0","id":"1","datacontenttype":"{}","data":"x"}}"#,
+            media_type(CONTENT_TYPE_MAX + 1)
+        );
+        let cloud_event = Message {
+            payload: Bytes::from(body),
+            ..message("events.acme.a", &[("Content-Type", "application/cloudevents+json")], "")
+        };
+        let refused = decide(&cloud_event, Some(&project()), 1000).unwrap_err();
+        assert_eq!(refused.reason, Reason::ContentType);
+
+        let attributes = |count: usize, bytes: usize| {
+            let all: BTreeMap<_, _> = (0..count)
+                .map(|n| (format!("a{n:02}"), "x".repeat(bytes - 3)))
+                .collect();
+            serde_json::to_string(&all).unwrap()
+        };
+        for (count, bytes, good) in [(32, 128, true), (33, 10, false), (1, 4096, true), (1, 4097, false)] {
+            let text = attributes(count, bytes);
+            for headers in [
+                vec![("Posthaste-Attributes", text.as_str())],
+                vec![("Posthaste-Attributes", text.as_str()), ("Nats-Msg-Id", "a")],
+            ] {
+                let decided = decide(&message("events.acme.a", &headers, "1"), Some(&project()), 100);
+                let found = decided.map(|event| event.attributes.len()).map_err(|it| it.reason);
+                assert_eq!(
+                    found,
+                    if good { Ok(count) } else { Err(Reason::Attributes) },
+                    "{count} of {bytes}"
+                );
+            }
+        }
+        // In binary mode they are headers, and as many.
+        let value = "x".repeat(4096);
+        let headers = [("ce-specversion", "1.0"), ("ce-source", value.as_str())];
+        let refused = decide(&message("events.acme.a", &headers, "1"), Some(&project()), 100).unwrap_err();
+        assert_eq!(refused.reason, Reason::Attributes);
     }
 }

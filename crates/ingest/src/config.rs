@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use common::bus;
+use common::model::limits::WEBHOOKS_MAX;
+use proto_schemas::ledger::REJECTED_PAYLOAD_MAX;
 
 /// Settings of ingest.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,8 +27,16 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// What is put around an event's data on its way: ids, headers, attributes, protobuf framing.
+/// What is put around an event's data on its way: ids, headers, attributes, media type, warnings, a rejection's detail,
+/// protobuf framing. Each of them is bounded, and all come to half of this.
 const ENVELOPE_BYTES: usize = 32 * 1024;
+
+/// What one webhook comes to at most in what is said of an event: it is owed the event, holds it while it is paused, and
+/// gets it in order.
+const WEBHOOK_BYTES: usize = 74;
+
+/// What is said of the webhooks of an event, in one message with it.
+const WEBHOOKS_BYTES: usize = WEBHOOKS_MAX * WEBHOOK_BYTES;
 
 impl Config {
     /// Largest event, in bytes.
@@ -38,14 +48,120 @@ impl Config {
     /// Checks the settings against the server's.
     ///
     /// # Errors
-    /// Where the largest event would not fit into a NATS message.
+    /// Where the largest event would not fit into a NATS message, together with whom it is owed to.
     pub fn check(&self, max_payload: usize) -> anyhow::Result<()> {
-        let needed = self.max_event_bytes().saturating_add(ENVELOPE_BYTES);
+        let accepted = self.max_event_bytes().saturating_add(WEBHOOKS_BYTES);
+        let needed = accepted.max(REJECTED_PAYLOAD_MAX).saturating_add(ENVELOPE_BYTES);
         anyhow::ensure!(
             needed <= max_payload,
             "--max-event-bytes {} needs a NATS max_payload of at least {needed}; the server has {max_payload}: lower the one or raise the other",
             self.max_event_bytes
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use clap::Parser as _;
+    use common::model::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
+    use jiff::Timestamp;
+    use proto_schemas::event::Event;
+    use proto_schemas::id::{EVENT_ID_MAX, EVENT_TYPE_MAX, EventKey, OrderKey, ProjectId, WebhookId};
+    use proto_schemas::ledger::{EventAccepted, EventRejected, Fact};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::accept::{CONTENT_TYPE_MAX, DETAIL_MAX};
+
+    /// What nats-server takes unless it is told otherwise.
+    const MAX_PAYLOAD: usize = 1024 * 1024;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn config(arguments: &[&str]) -> Config {
+        Arguments::parse_from([&["test"], arguments].concat()).config
+    }
+
+    fn id(number: usize) -> WebhookId {
+        WebhookId::from_uuid(Uuid::from_u128(u128::MAX - number as u128))
+    }
+
+    /// As large as an event may be in every respect.
+    fn largest(config: &Config) -> Event {
+        let each = ATTRIBUTES_BYTES_MAX / ATTRIBUTES_MAX;
+        let attributes = (0..ATTRIBUTES_MAX).map(|n| (format!("{n:03}"), "x".repeat(each - 3)));
+        Event {
+            key: EventKey::of_message(Timestamp::MAX, u64::MAX),
+            id: "x".repeat(EVENT_ID_MAX),
+            project: ProjectId::from_uuid(Uuid::max()),
+            event_type: "x".repeat(EVENT_TYPE_MAX),
+            occurred_at: Timestamp::MIN,
+            accepted_at: Timestamp::MIN,
+            attributes: attributes.collect::<BTreeMap<_, _>>(),
+            content_type: "x".repeat(CONTENT_TYPE_MAX),
+            payload: Bytes::from(vec![b'x'; config.max_event_bytes()]),
+            traceparent: "x".repeat(55),
+        }
+    }
+
+    #[test]
+    fn whatever_comes_of_a_message_fits_a_message() {
+        let config = config(&[]);
+        config.check(MAX_PAYLOAD).unwrap();
+        let webhooks: Vec<WebhookId> = (0..WEBHOOKS_MAX).map(id).collect();
+        let accepted = Fact::EventAccepted(EventAccepted {
+            event: largest(&config),
+            owed: webhooks.clone(),
+            skipped: Vec::new(),
+            warnings: vec!["x".repeat(4100)],
+            held: webhooks.clone(),
+            ordered: webhooks
+                .into_iter()
+                .map(|it| (it, OrderKey::from_uuid(Uuid::max())))
+                .collect(),
+        });
+        let size = accepted.encode().len();
+        assert!(
+            size > WEBHOOKS_BYTES + config.max_event_bytes(),
+            "no less than is reckoned with: {size}"
+        );
+        assert!(
+            size < WEBHOOKS_BYTES + config.max_event_bytes() + ENVELOPE_BYTES / 2,
+            "half of the envelope is enough: {size}"
+        );
+        let rejected = Fact::EventRejected(EventRejected {
+            key: EventKey::of_message(Timestamp::MAX, u64::MAX),
+            project: Some(ProjectId::from_uuid(Uuid::max())),
+            // The longest that a server reads (max_control_line).
+            subject: "x".repeat(4096),
+            reason: "malformed_cloudevent".to_owned(),
+            detail: "x".repeat(DETAIL_MAX),
+            payload: Bytes::from(vec![b'x'; REJECTED_PAYLOAD_MAX]),
+            payload_size: u64::MAX,
+            received_at: Timestamp::MAX,
+        });
+        assert!(rejected.encode().len() < REJECTED_PAYLOAD_MAX + ENVELOPE_BYTES / 2);
+    }
+
+    #[test]
+    fn settings_that_the_server_has_no_room_for_are_refused() {
+        config(&[]).check(MAX_PAYLOAD).unwrap();
+        let refused = config(&["--max-event-bytes", "512KiB"])
+            .check(MAX_PAYLOAD)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("max_payload of at least 1297056"), "{refused}");
+        config(&["--max-event-bytes", "512KiB"]).check(2 * MAX_PAYLOAD).unwrap();
+        config(&["--max-event-bytes", "1KiB"])
+            .check(WEBHOOKS_BYTES)
+            .unwrap_err();
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use common::bus::{self, Bus, Claim, Message, Seen, Verdict};
 use common::definitions::{Definitions, Subscriber};
 use common::failpoint::{self, Point};
-use common::ledger::{Ledger, NotStored};
+use common::ledger::{self, Ledger};
 use common::model::filter;
 use common::render::Expressions;
 use futures::future::{try_join, try_join_all};
@@ -45,6 +45,10 @@ use crate::schema_check;
 /// A message that was handed out this often without an end is set aside: each time, the process that had it died.
 const MAX_HANDED_OUT: u32 = 20;
 
+/// By how much a duty is larger than the ledger entry of its event at most, in bytes: its own ids and numbers, and the header
+/// with its message id.
+const DUTY_BYTES: usize = 256;
+
 /// The stage.
 #[derive(Debug)]
 pub struct FanOut {
@@ -66,7 +70,17 @@ enum Unstored {
     #[error("a delivery was not stored")]
     Delivery(#[from] bus::Error),
     #[error(transparent)]
-    Entry(#[from] NotStored),
+    Entry(#[from] ledger::Error),
+}
+
+impl Unstored {
+    /// Whether no waiting changes it.
+    fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Delivery(bus::Error::TooLarge) | Self::Entry(ledger::Error::TooLarge)
+        )
+    }
 }
 
 /// Who gets an event.
@@ -206,6 +220,12 @@ impl FanOut {
                 Err(rejection) => self.reject(&message, rejection).await,
             };
             let Err(error) = stored else { return Verdict::Done };
+            if let Ok((event, matched, _)) = &outcome
+                && error.is_too_large()
+            {
+                outcome = Err(self.too_large(event, matched));
+                continue;
+            }
             tracing::debug!(%error, "fan-out waits for NATS");
             tokio::select! {
                 () = stop.cancelled() => return Verdict::Again(Duration::ZERO),
@@ -250,10 +270,7 @@ impl FanOut {
 
     /// The event, and what its type has against it where that does not keep it out.
     async fn decide(&self, message: &Message) -> Result<(Event, Vec<String>), Rejection> {
-        let poison = |detail: String| Rejection {
-            reason: Reason::Poison,
-            detail,
-        };
+        let poison = |detail: String| Rejection::new(Reason::Poison, detail);
         if message.handed_out > MAX_HANDED_OUT {
             return Err(poison(format!(
                 "handed out {} times without an end",
@@ -292,11 +309,38 @@ impl FanOut {
                 Reason::Schema,
                 schema_check::detail(&event.event_type, &faults),
             )),
-            _ => Ok(faults.iter().map(ToString::to_string).collect()),
+            _ => Ok(schema_check::warnings(&faults)),
         }
     }
 
+    /// Why an event is set aside that would make a message that NATS does not take. Repeating it would change nothing, and
+    /// hold up what is behind it.
+    fn too_large(&self, event: &Event, matched: &Matched) -> Rejection {
+        Rejection::new(
+            Reason::TooLarge,
+            format!(
+                "the event, of {} bytes, and what is to be said of it and {} webhooks are together larger than a message of \
+                 NATS may be (max_payload is {}); publish less in one event",
+                event.payload.len(),
+                matched.owed.len() + matched.skipped.len(),
+                self.bus.max_payload()
+            ),
+        )
+    }
+
     async fn publish(&self, event: &Event, matched: &Matched, warnings: &[String]) -> Result<(), Unstored> {
+        let entry = self.ledger.entry(&Fact::EventAccepted(EventAccepted {
+            event: event.clone(),
+            owed: matched.owed.clone(),
+            skipped: matched.skipped.clone(),
+            warnings: warnings.to_vec(),
+            held: matched.held.clone(),
+            ordered: matched.ordered.clone(),
+        }))?;
+        // Known before the first of them is on its way.
+        if entry.size() + DUTY_BYTES > self.bus.max_payload() {
+            return Err(ledger::Error::TooLarge.into());
+        }
         let mut deliveries = Vec::with_capacity(matched.owed.len());
         for webhook in matched.due() {
             let attempt = AttemptRef {
@@ -320,18 +364,10 @@ impl FanOut {
             failpoint::reach(Point::FanOutBetween);
         }
         failpoint::reach(Point::FanOutPublished);
-        let fact = Fact::EventAccepted(EventAccepted {
-            event: event.clone(),
-            owed: matched.owed.clone(),
-            skipped: matched.skipped.clone(),
-            warnings: warnings.to_vec(),
-            held: matched.held.clone(),
-            ordered: matched.ordered.clone(),
-        });
         let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
         try_join(
             stored.map_err(Unstored::from),
-            self.ledger.tell(&fact).map_err(Unstored::from),
+            self.ledger.tell_entry(entry).map_err(Unstored::from),
         )
         .await?;
         failpoint::reach(Point::FanOutStored);

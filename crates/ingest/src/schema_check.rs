@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 /// The attribute by which an event names its type's version.
 pub const TYPE_VERSION: &str = "type_version";
 
-/// Longest detail of a rejection, in bytes.
-const DETAIL_MAX: usize = 4000;
+/// Longest text about an event's faults, in bytes; what says how many more there are comes on top.
+const TEXT_MAX: usize = 4000;
 
 /// What takes its time is done by so many at once: however much of it there is, it leaves half the machine to what does not.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
@@ -86,7 +86,7 @@ pub fn detail(event_type: &str, faults: &[Fault]) -> String {
     let mut text = format!("the schema of `{event_type}` refuses it: ");
     for (number, fault) in faults.iter().enumerate() {
         let fault = fault.to_string();
-        if text.len() + fault.len() > DETAIL_MAX {
+        if text.len() + fault.len() > TEXT_MAX {
             text.push_str(&format!("; and {} more", faults.len() - number));
             break;
         }
@@ -96,6 +96,23 @@ pub fn detail(event_type: &str, faults: &[Fault]) -> String {
         text.push_str(&fault);
     }
     text
+}
+
+/// What is kept with an event that is accepted all the same. It travels with the event, so no more than a rejection's
+/// detail has.
+#[must_use]
+pub fn warnings(faults: &[Fault]) -> Vec<String> {
+    let (mut warnings, mut bytes) = (Vec::with_capacity(faults.len()), 0);
+    for (number, fault) in faults.iter().enumerate() {
+        let fault = fault.to_string();
+        bytes += fault.len();
+        if bytes > TEXT_MAX {
+            warnings.push(format!("and {} more", faults.len() - number));
+            break;
+        }
+        warnings.push(fault);
+    }
+    warnings
 }
 
 #[cfg(test)]
@@ -185,5 +202,20 @@ mod tests {
             detail("a", &many[..1]).len(),
             300 + "the schema of `a` refuses it: /data/0: ".len()
         );
+    }
+
+    #[test]
+    fn warnings_are_as_short_as_a_detail() {
+        let faults = |count: usize| -> Vec<Fault> {
+            let fault = |i| Fault::new(format!("/data/{i}"), "x".repeat(300));
+            (0..count).map(fault).collect()
+        };
+        assert_eq!(warnings(&[]), Vec::<String>::new());
+        assert_eq!(warnings(&faults(2)).len(), 2);
+        let many = warnings(&faults(20));
+        assert_eq!(many.last().map(String::as_str), Some("and 8 more"), "{many:?}");
+        assert!(many.iter().map(String::len).sum::<usize>() < 4100);
+        let long = Fault::new(format!("/data/{}", "x".repeat(10_000)), "it is missing");
+        assert_eq!(warnings(&[long]), ["and 1 more"]);
     }
 }

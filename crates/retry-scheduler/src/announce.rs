@@ -4,8 +4,8 @@
 //! goes the way of any other, and for projects that have somebody told by e-mail, alerts ([`crate::alert`]).
 //!
 //! Guarantee: a row is deleted, and its alert written, in the transaction that holds it locked, and only when JetStream has
-//! acked the event. A crash in between publishes it again with the same message id and, beyond the time that JetStream
-//! remembers these, under the same event id.
+//! acked the event. A crash in between publishes it again, under the same event id. One that fits no message is deleted with
+//! an error in the log: it would be in front of all the others.
 //!
 //! Besides, every few seconds: earlier secrets whose overlap ends within an hour.
 
@@ -16,7 +16,7 @@ use common::bus::{self, Bus};
 use common::clock::Clock;
 use common::failpoint::{self, Point};
 use futures::future::join_all;
-use proto_schemas::{header, subject};
+use proto_schemas::subject;
 use serde_json::json;
 use store::Store;
 use store::alerts::{self, About, Alert};
@@ -132,14 +132,24 @@ impl Announcer {
     }
 
     async fn store_one(&self, event: &Waiting) -> Result<(), bus::Error> {
-        let message_id = header::message_id(&event.project.to_string(), &event.id);
-        let stored = self.bus.publish_event(
-            subject::operational(event.project, &event.event_type),
-            &message_id,
-            event.occurred_at,
-            data(event),
-        );
-        stored.await?.stored().await.map(drop)
+        let subject = subject::operational(event.project, &event.event_type);
+        let storing = async {
+            let storing = self
+                .bus
+                .publish_event(subject, &event.id, event.occurred_at, data(event));
+            storing.await?.stored().await
+        };
+        match storing.await {
+            // It will not get smaller, and those behind it wait.
+            Err(error @ bus::Error::TooLarge) => {
+                tracing::error!(
+                    %error, event = event.id, event_type = event.event_type, project = %event.project,
+                    "an operational event is not told"
+                );
+                Ok(())
+            }
+            stored => stored.map(drop),
+        }
     }
 
     /// Has it told which secrets expire soon.

@@ -15,6 +15,14 @@ use store::webhook_health::{Health, Locked, StoppedState};
 
 use crate::health::ended_at;
 
+/// Longest reason, in bytes. Some quote what a producer or receiver wrote; all travel in events and e-mails.
+pub const REASON_MAX: usize = 4096;
+
+/// A reason, cut.
+fn cut(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(REASON_MAX)].to_owned()
+}
+
 /// The id of an operational event, made of its cause: `op_`, a letter for the kind, and what identifies the cause.
 fn id(kind: char, cause: &[&[u8]]) -> String {
     format!("op_{kind}_{}", URL_SAFE_NO_PAD.encode(cause.concat()))
@@ -54,7 +62,7 @@ fn dead_delivery(
         project: attempt.project,
         webhook: Some(attempt.webhook),
         event_type: operational::DELIVERY_DEAD,
-        reason: reason.to_owned(),
+        reason: cut(reason),
         detail: json!({
             "event": { "id": event_id, "type": event_type },
             "run": attempt.run,
@@ -83,7 +91,7 @@ pub fn rejected(fact: &EventRejected) -> Option<OperationalEvent> {
         project,
         webhook: None,
         event_type: operational::EVENT_REJECTED,
-        reason: fact.detail.clone(),
+        reason: cut(&fact.detail),
         detail: json!({ "subject": fact.subject, "rejection": fact.reason, "key": fact.key.to_string() }),
         occurred_at: fact.received_at,
     })
@@ -112,7 +120,7 @@ pub fn stopped(locked: &Locked, health: &Health, failed: &[&AttemptFinished]) ->
         project: locked.project,
         webhook: Some(locked.webhook),
         event_type,
-        reason: stopped.reason.clone(),
+        reason: cut(&stopped.reason),
         detail: json!({ "failures_in_a_row": health.failures_in_a_row }),
         occurred_at: stopped.at,
     })

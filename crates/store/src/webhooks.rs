@@ -292,6 +292,21 @@ pub async fn insert(connection: &mut Connection, webhook: &Webhook) -> Result<()
     Ok(())
 }
 
+/// How many webhooks a project has, deleted ones left out.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn count(connection: &mut Connection, project: ProjectId) -> Result<i64, Error> {
+    let count = sqlx::query_scalar!(
+        r#"-- webhooks::count
+         SELECT count(*) AS "count!" FROM webhooks WHERE project_id = $1 AND deleted_at IS NULL"#,
+        project.as_uuid(),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
 /// Writes a webhook's next revision; `deleted_at` is written too. Read it with [`find_for_update`]
 /// in the same transaction.
 ///

@@ -15,6 +15,7 @@
 mod authentication;
 mod event;
 pub mod mutate;
+mod published;
 mod requests;
 mod rules;
 mod stored;
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "url",
         run: requests::url,
@@ -117,6 +118,28 @@ pub const TARGETS: [Target; 10] = [
         name: "cursor",
         run: stored::cursor,
         words: &["WyI", "bnVsbA", "e30", "=", "-", "_", "LDdd"],
+    },
+    Target {
+        name: "published",
+        run: published::published,
+        words: &[
+            "\nContent-Type: ",
+            "\nNats-Msg-Id: acme:",
+            "\nPosthaste-Id: ",
+            "\nPosthaste-Time: ",
+            "\nPosthaste-Attributes: {",
+            "\nce-specversion: 1.0",
+            "\nce-id: ",
+            "\ntraceparent: 00-",
+            "application/cloudevents+json",
+            "\"specversion\":\"1.0\"",
+            "\"datacontenttype\":",
+            "\"data_base64\":",
+            "events.acme.",
+            "posthaste.",
+            "\u{7f}",
+            "\0",
+        ],
     },
     Target {
         name: "wire",

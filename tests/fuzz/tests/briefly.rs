@@ -98,6 +98,11 @@ fn no_cursor_is_read_as_what_it_is_not() {
 }
 
 #[test]
+fn nothing_that_is_published_makes_what_fits_no_message() {
+    fuzz("published");
+}
+
+#[test]
 fn no_message_is_read_as_another_than_was_written() {
     fuzz("wire");
 }

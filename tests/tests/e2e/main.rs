@@ -15,6 +15,7 @@ mod examples;
 mod facades;
 mod fairness;
 mod faults;
+mod hostile_producers;
 mod house;
 mod lanes;
 mod logs;

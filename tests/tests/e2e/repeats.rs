@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use posthaste_tests::{Cluster, Producer, Receiver, Role, eventually};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 struct Run {
@@ -263,4 +264,35 @@ async fn an_id_that_was_claimed_and_not_published_is_published_by_the_repetition
     }
     // o1, o9, the event that waited for it, and these.
     run.events(3 + ids.len()).await;
+}
+
+#[tokio::test]
+async fn what_another_producer_gives_nats_to_compare_swallows_no_event_that_is_posted() {
+    const EVENTS: u32 = 20;
+    let run = Run::start().await;
+    run.cluster.admin.create_project("other").await.unwrap();
+    let project = run
+        .cluster
+        .admin
+        .ok(Method::GET, "/v1/projects/acme", None)
+        .await
+        .unwrap();
+    let id = project["id"].as_str().unwrap();
+    let producer = Producer::connect(&run.cluster.nats.url()).await.unwrap();
+    for n in 0..EVENTS {
+        // Ids that can be guessed; JetStream would drop what comes with the same within a tenth of a second.
+        for id in [
+            format!("{id}:order-{n}"),
+            format!("acme:order-{n}"),
+            format!("order-{n}"),
+        ] {
+            producer
+                .publish("events.other.in.the.way", &[("Nats-Msg-Id", &id)], "1")
+                .await
+                .unwrap();
+        }
+        let (status, answer) = run.post(&event(&format!("order-{n}"), n)).await;
+        assert_eq!((status, &answer["duplicate"]), (202, &Value::Null), "{answer}");
+    }
+    run.events(EVENTS as usize).await;
 }

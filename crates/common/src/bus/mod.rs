@@ -284,19 +284,20 @@ impl Bus {
         self.publish(subject, headers, payload).await
     }
 
-    /// [`Bus::publish_once`] of an event that happened at `occurred_at`.
+    /// [`Bus::publish`] of an event of ours that happened at `occurred_at`. That it is published once more is noticed by
+    /// its id, in its project, by whoever works EVENTS off.
     ///
     /// # Errors
     /// As [`Bus::publish`].
     pub async fn publish_event(
         &self,
         subject: impl Into<String>,
-        message_id: &str,
+        event_id: &str,
         occurred_at: jiff::Timestamp,
         payload: impl Into<Bytes>,
     ) -> Result<Storing, Error> {
         let mut headers = HeaderMap::new();
-        headers.insert(proto_schemas::header::MESSAGE_ID, message_id);
+        headers.insert(proto_schemas::header::EVENT_ID, event_id);
         headers.insert(proto_schemas::header::TIME, occurred_at.to_string());
         self.publish(subject, headers, payload).await
     }

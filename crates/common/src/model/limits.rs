@@ -19,6 +19,10 @@ pub const ATTRIBUTES_MAX: usize = 32;
 /// How many bytes their names and values may come to together. They travel in a header, and with every delivery.
 pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
 
+/// How many webhooks a project may have. Who an event is owed to stands in one message of NATS, together with the event,
+/// and that message has to fit whoever they are: see `ingest`'s check of `--max-event-bytes`.
+pub const WEBHOOKS_MAX: usize = 10_000;
+
 /// Whether an event may have these attributes.
 #[must_use]
 pub fn attributes_fit(attributes: &BTreeMap<String, String>) -> bool {

@@ -118,12 +118,13 @@ async fn a_walk_through_ten_thousand_webhooks_meets_each_that_stays_once_while_o
         }
         let Some(next) = page["next"].as_str() else { break };
         cursor = Some(next.to_owned());
-        // One comes, one goes that was seen, the very last of the page among them, and one that was not.
+        // One goes that was seen, the very last of the page, one comes, for which there is room now, and one goes that was
+        // not seen.
+        let last = page["items"].as_array().unwrap().last().unwrap();
+        client.delete(&format!("{W}/{}", id(last))).await;
         let mut new = simple(&format!("new{round}"));
         new["events"] = json!(["*"]);
         client.post(W, new).await;
-        let last = page["items"].as_array().unwrap().last().unwrap();
-        client.delete(&format!("{W}/{}", id(last))).await;
         let ahead = format!("{W}/w{round}");
         if client.call(Method::DELETE, &ahead, None).await.0 == 204 {
             gone += 1;
@@ -135,5 +136,26 @@ async fn a_walk_through_ten_thousand_webhooks_meets_each_that_stays_once_while_o
         MANY - gone,
         "what stays or was seen before it went, is there; what is new is not"
     );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_project_has_at_most_ten_thousand_webhooks() {
+    let world = World::new().await;
+    let service = with_many(&world).await;
+    let client = &service.client;
+    let (status, problem) = client.call(Method::POST, W, Some(simple("one-more"))).await;
+    assert_eq!(status, 409, "{problem}");
+    let said = problem["detail"].as_str().unwrap();
+    assert!(said.contains("10000 webhooks") && said.contains("delete one"), "{said}");
+    client.delete(&format!("{W}/w7")).await;
+    // Of any number at once there is room for one.
+    let at_once = (0..4).map(|n| client.call(Method::POST, W, Some(simple(&format!("at-once-{n}")))));
+    let mut found: Vec<u16> = Vec::new();
+    for (status, _) in futures::future::join_all(at_once).await {
+        found.push(status.as_u16());
+    }
+    found.sort_unstable();
+    assert_eq!(found, [201, 409, 409, 409]);
     service.stop().await;
 }

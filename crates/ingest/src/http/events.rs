@@ -240,11 +240,15 @@ struct Published {
 impl Published {
     /// Waits until it is accepted: its id, and whether it was there before.
     async fn stored(self) -> Result<(String, bool), Problem> {
-        let stored = match self.storing {
-            Some(storing) => storing.stored().await.map_err(not_stored)?.duplicate,
-            None => true,
-        };
-        Ok((self.id, self.duplicate || stored))
+        if let Some(storing) = self.storing {
+            let stored = storing.stored().await.map_err(not_stored)?;
+            // What JetStream takes for another message is not stored, whatever that one was and whosever: so it is not
+            // accepted. Our messages give it nothing to compare.
+            if stored.duplicate {
+                return Err(Problem::from(Code::QueueUnavailable));
+            }
+        }
+        Ok((self.id, self.duplicate))
     }
 }
 
@@ -319,7 +323,7 @@ impl Intake {
         self.check_schema(project, &event).await?;
 
         let mut headers = NatsHeaders::new();
-        headers.insert(header::MESSAGE_ID, header::message_id(&project.id.to_string(), &id));
+        headers.insert(header::EVENT_ID, id.as_str());
         if let Some(text) = &event.timestamp {
             accept::parse_time(text).map_err(at("/timestamp"))?;
             headers.insert(header::TIME, text.as_str());

@@ -197,3 +197,27 @@ fn a_webhook_recovers_by_what_is_delivered_after_its_restart() {
     assert!(!may_recover(&locked(stopped(), Some(at(60))), at(60)));
     assert!(may_recover(&locked(stopped(), Some(at(60))), at(61)));
 }
+
+#[test]
+fn a_reason_is_cut_whoever_wrote_it() {
+    let long = "é".repeat(REASON_MAX);
+    let rejection = EventRejected {
+        detail: long.clone(),
+        ..rejection("events.acme.order.paid")
+    };
+    let health = Health {
+        stopped: Some(Stopped {
+            reason: long.clone(),
+            ..stop(StoppedState::Failed, 50)
+        }),
+        ..Health::default()
+    };
+    let failed = fact("order.paid", at(50));
+    for raised in [
+        rejected(&rejection).unwrap(),
+        dead(&failed, &long).unwrap(),
+        stopped(&locked(None, None), &health, &[&failed]).unwrap(),
+    ] {
+        assert_eq!(raised.reason.len(), REASON_MAX, "{}", raised.event_type);
+    }
+}

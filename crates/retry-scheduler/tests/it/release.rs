@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::bus::Bus;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::AttemptRef;
+use proto_schemas::ledger::Fact;
 use proto_schemas::stream::{DELIVERIES, LEDGER};
 use proto_schemas::subject;
 use store::pending_deliveries::{self, DeliveryKey};
@@ -398,4 +399,30 @@ async fn a_new_process_releases_nothing_before_the_ledger_is_on_record() {
     releasing.await.unwrap();
     recording.await.unwrap();
     assert_eq!(duties(&bus).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_released_ends_and_holds_up_nothing_else() {
+    let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
+    let bus = nats.bus().await;
+    // It was accepted when messages could be larger.
+    let mut large = accepted(key(1), &[webhook(1)]);
+    if let Fact::EventAccepted(fact) = &mut large {
+        fact.event.payload = vec![b'1'; bus.max_payload()].into();
+    }
+    let attempts = [first(1, webhook(1)), first(2, webhook(1))];
+    ledger
+        .record(&[
+            large,
+            accepted(key(2), &[webhook(1)]),
+            failed(attempts[0]),
+            failed(attempts[1]),
+        ])
+        .await;
+    ledger.clock.advance(Duration::from_secs(70));
+    ledger.releaser(&bus, 20).look().await.unwrap();
+    assert_eq!(duties(&bus).await, 1, "the other one");
+    let pending = ledger.pending().await;
+    let state = |attempt: &AttemptRef| pending.get(&DeliveryKey::from(attempt)).map(|(state, ..)| *state);
+    assert_eq!((state(&attempts[0]), state(&attempts[1])), (None, Some("released")));
 }

@@ -1,0 +1,10 @@
+//! The stage over a real NATS.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod fan_out;
