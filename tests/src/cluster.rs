@@ -300,9 +300,25 @@ impl Cluster {
     /// # Errors
     /// Where it does not become ready.
     pub async fn restart(&mut self, role: Role) -> anyhow::Result<()> {
+        self.begin(role)?;
+        self.wait_ready(role).await
+    }
+
+    /// Starts a service again, where it was before, and does not wait until it is ready: see [`Cluster::ready`].
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn begin(&mut self, role: Role) -> anyhow::Result<()> {
         let listen = self.url(role)?;
         let listen = listen.strip_prefix("http://").unwrap_or(&listen).to_owned();
-        self.spawn(role, &listen, &[])?;
+        self.spawn(role, &listen, &[])
+    }
+
+    /// Waits until a service is ready that [`Cluster::begin`] has started.
+    ///
+    /// # Errors
+    /// Where it does not become ready.
+    pub async fn ready(&mut self, role: Role) -> anyhow::Result<()> {
         self.wait_ready(role).await
     }
 

@@ -2,7 +2,12 @@
 //! CONFIG bucket.
 //!
 //! ingest, dispatcher and retry-scheduler read this and never Postgres. A change arrives as config-api publishes it, within
-//! milliseconds. While NATS is away the last state stands.
+//! milliseconds. Nobody begins to work by a bucket that config-api has not filled: what is not there yet would be taken for
+//! what there is not.
+//!
+//! While NATS is away the last state stands, and it stands as well where only the bucket is: what is owed goes on being
+//! delivered. But then a revoked token is still good, and a change is not in force, so that is said: in the log, in a metric
+//! and, after [`STALE_AFTER`], in the readiness.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use proto_schemas::event::Event;
 use proto_schemas::id::{OrderKey, ProjectId, WebhookId};
 use proto_schemas::stream::config_key::Key;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::bucket::Entry;
@@ -36,6 +42,12 @@ pub use self::order::check_key;
 
 /// The readiness condition kept here.
 const READY: &str = "definitions";
+
+/// How long changes may be missed until that counts against readiness. A leader of the bucket is chosen anew in less.
+pub const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// How long to wait before the watch is begun again.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Every definition there is. Reading takes no lock, but for schemas that are compiled.
 #[derive(Debug, Default)]
@@ -125,8 +137,9 @@ impl Subscriber {
 }
 
 impl Definitions {
-    /// Loads what is in the bucket, then keeps watching it until `stop`. Returns once everything that was there has been
-    /// read; the readiness condition `definitions` says how far that is.
+    /// Loads what is in the bucket, then keeps watching it until `stop`. Returns once config-api has filled it and everything
+    /// that was there has been read; the readiness condition `definitions` says how far that is, and, later, whether
+    /// changes are missed.
     ///
     /// # Errors
     /// [`bus::Error`] where the bucket cannot be opened, or `stop` came first.
@@ -135,22 +148,29 @@ impl Definitions {
         let bucket = bus.config_bucket().await?;
         let definitions = Arc::new(Self::default());
         let (loaded, ready) = oneshot::channel();
+        let meter = opentelemetry::global::meter("posthaste");
         let watcher = Watcher {
             definitions: Arc::clone(&definitions),
             by_project: BTreeMap::new(),
             types: BTreeMap::new(),
+            is_filled: false,
             loaded: Some(loaded),
-            revision: opentelemetry::global::meter("posthaste")
+            health: health.clone(),
+            missing: None,
+            revision: meter
                 .u64_gauge("posthaste_definitions_revision")
                 .with_description("Revision of the CONFIG bucket up to which definitions are in force here")
+                .build(),
+            stale: meter
+                .f64_gauge("posthaste_definitions_stale_seconds")
+                .with_description(
+                    "For how long changes of definitions have not been heard of, NATS being there; 0: they are",
+                )
                 .build(),
         };
         tokio::spawn(watcher.run(bucket, stop.clone()));
         tokio::select! {
-            _ = ready => {
-                health.set(READY, Ok(()));
-                Ok(definitions)
-            }
+            _ = ready => Ok(definitions),
             () = stop.cancelled() => Err(bus::Error::Disconnected),
         }
     }
@@ -238,43 +258,44 @@ struct Watcher {
     definitions: Arc<Definitions>,
     by_project: BTreeMap<ProjectId, BTreeMap<WebhookId, Subscriber>>,
     types: BTreeMap<Owner, EventTypes>,
+    /// Whether config-api has filled the bucket.
+    is_filled: bool,
     /// Told once everything has been read; until then, the lists per project are not built.
     loaded: Option<oneshot::Sender<()>>,
+    health: Health,
+    /// Set while changes are missed.
+    missing: Option<Missing>,
     /// How far the bucket's changes are in force here; behind what the bucket says, this process is out of date.
     revision: Gauge<u64>,
+    stale: Gauge<f64>,
+}
+
+/// Changes are missed.
+struct Missing {
+    since: Instant,
+    /// Whether it was too long, and said.
+    is_told: bool,
 }
 
 impl Watcher {
     /// What is known stays known, even while there is no bucket at all: one that was deleted comes back, made anew by
     /// config-api, and is read from its beginning.
     async fn run(mut self, bucket: ConfigBucket, stop: CancellationToken) {
-        let mut broken = false;
+        self.stale.record(0.0, &[]);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.follow(&bucket, &mut broken) => {
-                    if let Err(error) = outcome && !broken {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the watch on definitions broke; starting it again");
-                        broken = true;
-                    }
-                }
+                outcome = self.follow(&bucket) => self.missed(outcome),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                () = tokio::time::sleep(AGAIN_AFTER) => {}
             }
         }
     }
 
-    async fn follow(&mut self, bucket: &ConfigBucket, broken: &mut bool) -> Result<(), bus::Error> {
-        let (empty, entries) = bucket.watch().await?;
-        if std::mem::take(broken) {
-            tracing::info!("definitions are watched again");
-        }
-        if empty {
-            self.caught_up();
-        }
-        let mut entries = std::pin::pin!(entries);
+    async fn follow(&mut self, bucket: &ConfigBucket) -> Result<(), bus::Error> {
+        let mut entries = std::pin::pin!(bucket.watch().await?);
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             let (caught_up, revision) = (entry.caught_up, entry.revision);
@@ -287,6 +308,35 @@ impl Watcher {
             }
         }
         Ok(())
+    }
+
+    /// The watch is over, which it should not be.
+    fn missed(&mut self, outcome: Result<(), bus::Error>) {
+        let missing = self.missing.get_or_insert_with(|| {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the watch on definitions broke; starting it again"
+                );
+            }
+            Missing {
+                since: Instant::now(),
+                is_told: false,
+            }
+        });
+        let stale = missing.since.elapsed();
+        self.stale.record(stale.as_secs_f64(), &[]);
+        if self.loaded.is_some() || stale < STALE_AFTER {
+            return;
+        }
+        if !std::mem::replace(&mut missing.is_told, true) {
+            tracing::error!(
+                "NO CHANGE OF DEFINITIONS IS HEARD OF: revoked tokens are still good here, and webhooks are as they were; \
+                 look at the bucket CONFIG and at config-api"
+            );
+        }
+        let reason = "changes are not heard of: the bucket CONFIG is not there, or cannot be watched";
+        self.health.set(READY, Err(reason.to_owned()));
     }
 
     fn apply(&mut self, entry: Entry) -> Result<(), DecodeError> {
@@ -325,6 +375,7 @@ impl Watcher {
             }
             Key::EventType(project, _) => self.apply_type(Owner::Project(project), entry.value)?,
             Key::CatalogueType(catalogue, _) => self.apply_type(Owner::Catalogue(catalogue), entry.value)?,
+            Key::Filled => self.is_filled = true,
         }
         Ok(())
     }
@@ -365,7 +416,17 @@ impl Watcher {
         }
     }
 
+    /// Everything that is in the bucket has been read.
     fn caught_up(&mut self) {
+        if self.missing.take().is_some() {
+            tracing::info!("definitions are watched again");
+            self.stale.record(0.0, &[]);
+        }
+        if !self.is_filled {
+            let reason = "config-api has not put all of them into NATS yet";
+            return self.health.set(READY, Err(reason.to_owned()));
+        }
+        self.health.set(READY, Ok(()));
         let Some(loaded) = self.loaded.take() else { return };
         for project in self.by_project.keys() {
             self.list(*project);

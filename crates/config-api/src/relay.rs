@@ -9,8 +9,8 @@
 //! Tests go the same way, after the definitions: out goes the duty to make one, to stream DELIVERIES. Published once more
 //! after a crash, it has the same message id, and its attempt the same identity, so it is recorded once.
 //!
-//! Besides, at start and every now and then, every definition is compared with what the bucket holds. A bucket that was
-//! deleted is made anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it
+//! Besides, at start and every now and then, every definition is compared with what the bucket holds; when it holds all,
+//! that is put there as well ([`Key::Filled`]), and nobody works by a bucket without it. A bucket that was deleted is made anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it
 //! has what was in it in memory meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -48,6 +48,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long a request that has changed a definition waits for its publication before it is answered anyway: a change is
 /// promised to be in effect within a second of the answer.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(900);
+
+/// What stands under [`Key::Filled`]; that something does is what counts.
+const FILLED: &[u8] = b"1";
 
 /// Why nothing was published. Everything that was to be is still in the outbox.
 #[derive(Debug, thiserror::Error)]
@@ -273,6 +276,9 @@ impl Relay {
             }
         }
         differing += self.resync_event_types().await?;
+        if self.bucket.get(&Key::Filled).await?.is_none() {
+            self.bucket.put(&Key::Filled, FILLED.to_vec()).await?;
+        }
         if differing > 0 {
             tracing::info!(
                 definitions = differing,
@@ -423,6 +429,8 @@ impl Relay {
                         found.unwrap_or_else(|| resolve::no_event_type(name)).encode(),
                     ));
                 }
+                // Not a definition, and never in the outbox.
+                Key::Filled => {}
             }
         }
         let projects = projects::by_ids(connection, &project_ids).await?;

@@ -200,3 +200,95 @@ async fn a_bucket_that_was_deleted_is_made_and_filled_again_and_watched_again_by
     })
     .await;
 }
+
+#[tokio::test]
+async fn nobody_works_by_a_bucket_that_config_api_has_not_filled() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    // NATS has lost what it had, and ingest is there before config-api is.
+    for role in [Role::ConfigApi, Role::Ingest, Role::Dispatcher] {
+        cluster.kill(role).unwrap();
+    }
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream(format!("KV_{CONFIG_BUCKET}")).await.unwrap();
+    for role in [Role::Ingest, Role::Dispatcher] {
+        cluster.begin(role).unwrap();
+    }
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    producer.publish("events.acme.early", &[], "1").await.unwrap();
+    eventually("ingest says what it waits for", || async {
+        let (status, said) = cluster.text(Role::Ingest, "/readyz").await.ok()?;
+        (status == 503 && said.contains("being read from NATS")).then_some(())
+    })
+    .await;
+    // Half of it is there: a project, and nothing else.
+    let bucket = jetstream.get_key_value(CONFIG_BUCKET).await.unwrap();
+    bucket.put("project.none", "".into()).await.unwrap();
+    eventually("ingest says whom it waits for", || async {
+        let (status, said) = cluster.text(Role::Ingest, "/readyz").await.ok()?;
+        (status == 503 && said.contains("config-api has not put all of them")).then_some(())
+    })
+    .await;
+    cluster.begin(Role::ConfigApi).unwrap();
+    for role in [Role::ConfigApi, Role::Ingest, Role::Dispatcher] {
+        cluster.ready(role).await.unwrap();
+    }
+    eventually("the event that was published meanwhile", || async {
+        (receiver.count() == 1).then_some(())
+    })
+    .await;
+    let rejected = cluster.admin.list("/v1/rejected-events").await.unwrap();
+    assert!(rejected.is_empty(), "{rejected:?}");
+}
+
+#[tokio::test]
+async fn while_changes_are_not_heard_of_what_is_known_goes_on_and_that_is_said() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    // Nobody is there to make the bucket anew.
+    cluster.kill(Role::ConfigApi).unwrap();
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream(format!("KV_{CONFIG_BUCKET}")).await.unwrap();
+    for role in [Role::Ingest, Role::Dispatcher, Role::RetryScheduler] {
+        eventually_within(Duration::from_secs(90), role.name(), || async {
+            let (status, said) = cluster.text(role, "/readyz").await.ok()?;
+            (status == 503 && said.contains("changes are not heard of")).then_some(())
+        })
+        .await;
+        let (_, metrics) = cluster.text(role, "/metrics").await.unwrap();
+        let mut lines = metrics
+            .lines()
+            .filter(|line| line.starts_with("posthaste_definitions_stale_seconds"));
+        let seconds: f64 = lines.next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(seconds >= 30.0, "{}: {seconds}", role.name());
+        assert!(
+            cluster.log(role).contains("NO CHANGE OF DEFINITIONS IS HEARD OF"),
+            "{}",
+            role.name()
+        );
+    }
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    producer.publish("events.acme.meanwhile", &[], "1").await.unwrap();
+    eventually("the event", || async { (receiver.count() == 1).then_some(()) }).await;
+
+    cluster.restart(Role::ConfigApi).await.unwrap();
+    for role in [Role::Ingest, Role::Dispatcher, Role::RetryScheduler] {
+        eventually_within(Duration::from_secs(60), role.name(), || async {
+            let (status, _) = cluster.text(role, "/readyz").await.ok()?;
+            (status == 200).then_some(())
+        })
+        .await;
+    }
+}

@@ -4,9 +4,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use clap::Parser as _;
+use common::bus::{self, Bus};
 use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
 use posthaste_tests::{eventually, program};
+use proto_schemas::stream::config_key::Key;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
 /// Signs certificates.
@@ -109,7 +113,33 @@ async fn start(files: &Files, role: &str, env: &[(&str, &str)]) -> (bool, String
         async move { (ended || is_ready).then_some(is_ready) }
     })
     .await;
-    (got_ready, fs::read_to_string(&service.log).unwrap())
+    let log = fs::read_to_string(&service.log).unwrap();
+    for (name, value) in env {
+        let login = value.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+        if let Some((_, password)) = login.and_then(|(login, _)| login.split_once(':')) {
+            assert!(
+                !log.contains(password),
+                "the password of {name} is not for the log: {log}"
+            );
+        }
+    }
+    (got_ready, log)
+}
+
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    nats: bus::Config,
+}
+
+/// Has a bucket of definitions that config-api has filled: without it nobody gets ready.
+async fn fill(arguments: &[&str]) {
+    let arguments = Arguments::parse_from([&["test"], arguments].concat());
+    let bus = Bus::connect(&arguments.nats, "test", Duration::from_secs(20))
+        .await
+        .unwrap();
+    let bucket = bus.config_bucket().await.unwrap();
+    bucket.put(&Key::Filled, b"1".to_vec()).await.unwrap();
 }
 
 async fn gets_ready(files: &Files, role: &str, env: &[(&str, &str)]) -> String {
@@ -128,7 +158,11 @@ async fn is_refused(files: &Files, role: &str, env: &[(&str, &str)], says: &[&st
 
 /// nats-server that speaks TLS as 127.0.0.1, and asks for certificates of this authority, if there is one.
 async fn tls_nats(files: &Files, authority: &Authority, clients: Option<&str>) -> Nats {
-    let (certificate, key) = files.pair("nats", &authority.sign("127.0.0.1"));
+    tls_nats_as("127.0.0.1", files, authority, clients).await
+}
+
+async fn tls_nats_as(name: &str, files: &Files, authority: &Authority, clients: Option<&str>) -> Nats {
+    let (certificate, key) = files.pair("nats", &authority.sign(name));
     let verify = clients.map_or(String::new(), |ca| format!("ca_file: '{ca}', verify: true"));
     let options = nats::Options {
         more: format!("tls {{ cert_file: '{certificate}', key_file: '{key}', {verify} }}"),
@@ -144,6 +178,7 @@ async fn nats_is_reached_over_tls_by_the_authority_and_the_name_only() {
     let ca = text(&files.write("ca.pem", &authority.pem()));
     let unknown = text(&files.write("unknown.pem", &Authority::new().pem()));
     let url = nats.url();
+    fill(&["--nats-url", &url, "--nats-ca-file", &ca]).await;
     let log = gets_ready(&files, "ingest", &[("NATS_URL", &url), ("POSTHASTE_NATS_CA_FILE", &ca)]).await;
     assert!(!log.contains("WITHOUT TLS"), "{log}");
     let refused = ["no TLS with NATS at", "certificate"];
@@ -173,6 +208,20 @@ async fn nats_may_ask_for_a_certificate() {
     let ca = text(&files.write("ca.pem", &authority.pem()));
     let (certificate, key) = files.pair("ingest", &clients.sign("ingest"));
     let (stranger, strangers_key) = files.pair("stranger", &Authority::new().sign("ingest"));
+    let as_ingest = [
+        "--nats-client-certificate-file",
+        &certificate,
+        "--nats-client-key-file",
+        &key,
+    ];
+    fill(
+        &[
+            &["--nats-url", &nats.url(), "--nats-ca-file", &ca],
+            as_ingest.as_slice(),
+        ]
+        .concat(),
+    )
+    .await;
     // The address may be in a file, too.
     let address = text(&files.write("address", &format!("{}\n", nats.url())));
     let env = [("NATS_URL_FILE", address.as_str()), ("POSTHASTE_NATS_CA_FILE", &ca)];
@@ -211,6 +260,7 @@ async fn postgres_is_reached_over_tls_by_the_authority_and_the_name_only() {
     let nats = Nats::start(&files.path().join("nats"), &nats::Options::default())
         .await
         .unwrap();
+    fill(&["--nats-url", &nats.url()]).await;
     let ca = text(&files.write("ca.pem", &authority.pem()));
     let unknown = text(&files.write("unknown.pem", &Authority::new().pem()));
     let verified = |ca: &str| format!("{}?sslmode=verify-full&sslrootcert={ca}", postgres.tcp_url());
@@ -247,6 +297,7 @@ async fn what_is_reached_over_a_network_without_tls_is_warned_of() {
     let postgres = Postgres::start(&files.path().join("postgres"), &postgres::Options::default())
         .await
         .unwrap();
+    fill(&["--nats-url", &nats.url()]).await;
     let here = [("NATS_URL", nats.url()), ("DATABASE_URL", postgres.tcp_url())];
     // Leads here, too, and does not look like it.
     let away = |url: &str| url.replace(&Ipv4Addr::LOCALHOST.to_string(), "0.0.0.0");
@@ -273,9 +324,43 @@ async fn a_role_that_postgres_keeps_nothing_from_is_warned_of() {
         .await
         .unwrap();
     let nats = nats.url();
+    fill(&["--nats-url", &nats]).await;
     for (url, warns) in [(postgres.url(), false), (postgres.superuser_url(), true)] {
         let env = [("NATS_URL", nats.as_str()), ("DATABASE_URL", &url)];
         let log = gets_ready(&files, "retry-scheduler", &env).await;
         assert_eq!(log.contains("NOT KEEP PROJECTS APART"), warns, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn tls_that_somebody_who_stands_between_can_take_away_is_warned_of() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let away = Ipv4Addr::UNSPECIFIED.to_string();
+    let elsewhere = |url: &str| url.replace(&Ipv4Addr::LOCALHOST.to_string(), &away);
+    let (certificate, key) = authority.sign(&away);
+    let options = postgres::Options {
+        tls: Some(postgres::Tls { certificate, key }),
+        ..postgres::Options::default()
+    };
+    let postgres = Postgres::start(&files.path().join("postgres"), &options).await.unwrap();
+    let nats = tls_nats_as(&away, &files, &authority, None).await;
+    let ca = text(&files.write("ca.pem", &authority.pem()));
+    let (nats_url, database_url) = (elsewhere(&nats.url()), elsewhere(&postgres.tcp_url()));
+    fill(&["--nats-url", &nats_url, "--nats-ca-file", &ca]).await;
+    let insisted = nats_url.replacen("nats://", "tls://", 1);
+    let verified = format!("{database_url}?sslmode=verify-full&sslrootcert={ca}");
+    let unverified = format!("{database_url}?sslmode=require");
+    for (nats_url, database_url, warnings) in [(&nats_url, &unverified, 2), (&insisted, &verified, 0)] {
+        let env = [
+            ("NATS_URL", nats_url.as_str()),
+            ("DATABASE_URL", database_url),
+            // The machine trusts the authority.
+            ("SSL_CERT_FILE", &ca),
+        ];
+        let log = gets_ready(&files, "retry-scheduler", &env).await;
+        let said = ["BECAUSE IT ASKS FOR IT", "NOT VERIFIED"];
+        let found = said.iter().filter(|warning| log.contains(**warning)).count();
+        assert_eq!(found, warnings, "{nats_url}, {database_url}: {log}");
+        assert!(!log.contains("WITHOUT TLS"), "{log}");
     }
 }

@@ -126,19 +126,14 @@ impl ConfigBucket {
         self.refusals.explain(listing).await
     }
 
-    /// Everything there is, then every change as it is made. Whether the bucket is empty to begin with comes first,
-    /// because then no entry will ever say `caught_up`.
+    /// Everything there is, then every change as it is made. Of an empty bucket nothing comes until something is put there.
     ///
     /// # Errors
     /// [`Error`] where the watch cannot begin.
-    pub async fn watch(&self) -> Result<(bool, impl Stream<Item = Result<Entry, Error>> + Send + use<>), Error> {
-        let opening = async {
-            let watch = self.store.watch_with_history(">").await.map_err(fail)?;
-            let empty = self.store.status().await.map_err(fail)?.values() == 0;
-            Ok((watch, empty))
-        };
-        let (watch, empty) = self.refusals.explain(opening).await?;
-        let entries = watch.filter_map(|entry| async move {
+    pub async fn watch(&self) -> Result<impl Stream<Item = Result<Entry, Error>> + Send + use<>, Error> {
+        let opening = async { self.store.watch_with_history(">").await.map_err(fail) };
+        let watch = self.refusals.explain(opening).await?;
+        Ok(watch.filter_map(|entry| async move {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => return Some(Err(fail(error))),
@@ -150,8 +145,7 @@ impl ConfigBucket {
                 revision: entry.revision,
                 caught_up,
             }))
-        });
-        Ok((empty, entries))
+        }))
     }
 }
 

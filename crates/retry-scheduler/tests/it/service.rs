@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::service::{self, Args};
 use proto_schemas::ledger::{Fact, Outcome};
+use proto_schemas::stream::config_key::Key;
 use proto_schemas::stream::{DELIVERIES, LEDGER};
 use retry_scheduler::RetryScheduler;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ async fn until(what: &str, mut met: impl AsyncFnMut() -> bool) {
 async fn it_records_retries_and_stops_when_told() {
     let nats = OwnNats::start().await;
     let bus = nats.bus().await;
+    let bucket = bus.config_bucket().await.unwrap();
+    bucket.put(&Key::Filled, b"1".to_vec()).await.unwrap();
     let database = database().await;
     let stop = CancellationToken::new();
     let args = Args::local("127.0.0.1:0".parse().unwrap());

@@ -475,10 +475,12 @@ pub(crate) struct Defined {
 impl Defined {
     pub(crate) async fn over(bus: &Bus) -> Self {
         let stop = CancellationToken::new();
+        let bucket = bus.config_bucket().await.unwrap();
+        bucket.put(&Key::Filled, b"1".to_vec()).await.unwrap();
         let definitions = Definitions::watch(bus, &Health::new(), &stop).await.unwrap();
         Self {
             definitions,
-            bucket: bus.config_bucket().await.unwrap(),
+            bucket,
             stop,
         }
     }
