@@ -6,15 +6,29 @@ use posthaste_tests::{Cluster, Producer, Receiver, Role, eventually, program};
 use reqwest::Method;
 use serde_json::json;
 
+/// What an environment has that is not for a screen.
+const SECRETS: [(&str, &str); 5] = [
+    ("NATS_URL", "nats://user:mysecret@nats:4222"),
+    ("DATABASE_URL", "postgres://user:mysecret@postgres/posthaste"),
+    ("POSTHASTE_ADMIN_TOKEN", "ph_mysecretmysecretmysecret"),
+    (
+        "POSTHASTE_ENCRYPTION_KEYS",
+        "k:mysecretmysecretmysecretmysecretmysecretm0=",
+    ),
+    ("POSTHASTE_SMTP_PASSWORD", "mysecret"),
+];
+
 #[tokio::test]
 async fn every_service_explains_itself() {
     for role in Role::ALL {
         let output = Command::new(program().unwrap())
             .args([role.name(), "--help"])
+            .envs(SECRETS)
             .output()
             .unwrap();
         assert!(output.status.success());
         let help = String::from_utf8_lossy(&output.stdout);
+        assert!(!help.contains("mysecret"), "{}: {help}", role.name());
         for word in ["--listen", "NATS_URL", "POSTHASTE_LISTEN", "--ready-file"] {
             assert!(help.contains(word), "{}: {word} is not in\n{help}", role.name());
         }

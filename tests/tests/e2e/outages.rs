@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use posthaste_tests::{Cluster, Producer, Receiver, Role, eventually, eventually_within};
+use posthaste_tests::{Cluster, Producer, Receiver, Role, Setup, eventually, eventually_within};
 use serde_json::json;
 
 #[tokio::test]
@@ -120,5 +120,60 @@ async fn while_nats_is_away_intake_says_503_and_afterwards_everything_goes_on_by
             .filter(|request| request.event_id() == id)
             .count();
         assert_eq!(arrived, 1, "{id} arrives once: {log:?}");
+    }
+}
+
+#[tokio::test]
+async fn at_its_storage_limit_a_stream_refuses_and_what_was_accepted_stays() {
+    let setup = Setup {
+        env: vec![("POSTHASTE_NATS_EVENTS_BYTES", "2MiB".to_owned())],
+        ..Setup::default()
+    };
+    let mut cluster = Cluster::start_with(setup).await.unwrap();
+    let receiver = Receiver::start().await;
+    let api = cluster.admin.clone();
+    api.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    // What is accepted cannot be worked off: there is no ledger, nor anybody who would make it.
+    cluster.terminate(Role::RetryScheduler).await.unwrap();
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream("LEDGER").await.unwrap();
+    let data = "x".repeat(100 * 1024);
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let id = format!("e{}", accepted.len());
+        let event = json!({ "type": "a", "data": data, "id": id });
+        let (status, answer) = api.intake("/v1/projects/acme/events", &event).await.unwrap();
+        match status.as_u16() {
+            202 => accepted.push(id),
+            _ => break (status.as_u16(), answer),
+        }
+        assert!(accepted.len() < 30, "more than there is room for");
+    };
+    assert_eq!(refused.0, 503, "{}", refused.1);
+    assert_eq!(refused.1["type"], "urn:posthaste:problem:queue_unavailable");
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    let said = producer.publish("events.acme.a", &[], &format!("\"{data}\"")).await;
+    assert!(said.is_err(), "a producer on NATS is told so, too");
+    assert!(accepted.len() > 10, "{accepted:?}");
+    let stream = jetstream.get_stream("EVENTS").await.unwrap();
+    assert_eq!(
+        stream.cached_info().state.messages,
+        accepted.len() as u64,
+        "nothing is dropped"
+    );
+
+    // A service that starts makes the stream that is not there, and everything goes on.
+    cluster.restart(Role::RetryScheduler).await.unwrap();
+    for id in &accepted {
+        eventually_within(Duration::from_secs(60), id, || async {
+            let received = receiver.received();
+            received.iter().any(|it| it.event_id() == id.as_str()).then_some(())
+        })
+        .await;
     }
 }

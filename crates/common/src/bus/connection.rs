@@ -44,7 +44,7 @@ pub(super) async fn open(
     loop {
         let source = match connect(config, &servers, service, line.clone()).await {
             Ok(client) => {
-                warn_of_plain_text(&servers, config.wants_tls() || client.server_info().tls_required);
+                warn_of_plain_text(&servers, config.wants_tls(), client.server_info().tls_required);
                 return Ok(client);
             }
             Err(source) => source,
@@ -155,19 +155,29 @@ fn log_in(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
     }
 }
 
-/// Says where a password or an event could be read on its way.
-fn warn_of_plain_text(servers: &[ServerAddr], is_encrypted: bool) {
+/// Says where a password or an event could be read on its way. `is_asked_for` says whether the server wanted TLS: then there
+/// is TLS, but whoever stands between can say in the server's name that it does not, and gets the password.
+fn warn_of_plain_text(servers: &[ServerAddr], is_insisted_on: bool, is_asked_for: bool) {
     let in_the_open: Vec<ServerAddr> = servers
         .iter()
-        .filter(|server| !is_encrypted && !server.tls_required() && !is_this_machine(server.host()))
+        .filter(|server| !is_insisted_on && !server.tls_required() && !is_this_machine(server.host()))
         .cloned()
         .collect();
-    if !in_the_open.is_empty() {
-        tracing::warn!(
-            servers = without_credentials(&in_the_open),
+    if in_the_open.is_empty() {
+        return;
+    }
+    let servers = without_credentials(&in_the_open);
+    match is_asked_for {
+        false => tracing::warn!(
+            servers,
             "NATS is reached over the network WITHOUT TLS: passwords and events can be read and changed on their way; \
              have nats-server require TLS and set --nats-ca-file (POSTHASTE_NATS_CA_FILE)"
-        );
+        ),
+        true => tracing::warn!(
+            servers,
+            "NATS is reached over the network with TLS only BECAUSE IT ASKS FOR IT: whoever stands between can leave it out, \
+             and read the password; say tls:// in NATS_URL, or set --nats-ca-file (POSTHASTE_NATS_CA_FILE)"
+        ),
     }
 }
 

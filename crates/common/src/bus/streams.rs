@@ -234,20 +234,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_with_another_retention_is_refused_by_name() {
+    fn a_stream_that_could_not_keep_what_is_promised_is_refused_by_name() {
         let wanted = StreamConfig {
             name: "EVENTS".into(),
+            subjects: vec!["events.>".into()],
             retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::New,
+            duplicate_window: DUPLICATE_WINDOW,
             ..Default::default()
         };
+        type Change = fn(&mut StreamConfig);
+        let others: [(&str, Change); 8] = [
+            ("retention is Limits, must be WorkQueue", |it| {
+                it.retention = RetentionPolicy::Limits
+            }),
+            ("discard is Old, must be New", |it| it.discard = DiscardPolicy::Old),
+            ("storage is Memory, must be File", |it| it.storage = StorageType::Memory),
+            ("subjects is", |it| it.subjects.push("deliveries.>".into())),
+            ("subject transform is", |it| {
+                it.subject_transform = Some(SubjectTransform {
+                    source: "events.>".into(),
+                    destination: "other.>".into(),
+                });
+            }),
+            ("max age is", |it| it.max_age = Duration::from_secs(60)),
+            ("max messages per subject is", |it| it.max_messages_per_subject = 1),
+            ("duplicate window is", |it| it.duplicate_window = Duration::from_secs(1)),
+        ];
+        for (says, change) in others {
+            let mut found = wanted.clone();
+            change(&mut found);
+            let error = verify(&wanted, &found).unwrap_err().to_string();
+            assert!(
+                error.contains("stream EVENTS") && error.contains(says),
+                "{says}: {error}"
+            );
+        }
+        // Sizes and copies are the operator's.
         let found = StreamConfig {
-            retention: RetentionPolicy::Limits,
+            max_bytes: 7,
+            num_replicas: 3,
             ..wanted.clone()
         };
-        let error = verify(&wanted, &found).unwrap_err().to_string();
-        assert!(
-            error.contains("stream EVENTS") && error.contains("retention is Limits, must be WorkQueue"),
-            "{error}"
-        );
+        assert!(verify(&wanted, &found).is_ok());
     }
 }

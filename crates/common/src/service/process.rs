@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, FromArgMatches as _};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ async fn process<S: Service>(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let args = Args::from_arg_matches(matches)?;
     let config = S::Config::from_arg_matches(matches)?;
     let telemetry = telemetry::init(S::NAME, &telemetry::Config::from_arg_matches(matches)?)?;
+    keep_memory_private();
     raise_file_limit();
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
@@ -78,6 +79,14 @@ pub fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
         std::process::exit(1);
     });
     Ok(())
+}
+
+/// What lies in memory are keys, tokens and events: none of it is written anywhere when the process crashes, and no other
+/// process of the same user may look into it.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a crash may leave a core dump, which has keys and tokens in it");
+    }
 }
 
 /// Each connection is an open file, and the soft limit of 1,024 that many systems have is one for programs that use

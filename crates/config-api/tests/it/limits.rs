@@ -220,3 +220,19 @@ async fn another_projects_ids_are_as_if_they_were_nobodys() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_statement_takes_a_few_seconds_at_most_whoever_asks_it() {
+    let world = World::new().await;
+    let store = world.store().await;
+    let mut connection = store.connection().await.unwrap();
+    let begun = std::time::Instant::now();
+    let asking = sqlx::raw_sql("SELECT pg_sleep(60)").execute(&mut *connection);
+    let said = asking.await.unwrap_err().to_string();
+    assert!(said.contains("statement timeout"), "{said}");
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+}

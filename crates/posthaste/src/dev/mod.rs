@@ -79,13 +79,14 @@ async fn process(matches: &ArgMatches) -> anyhow::Result<()> {
 
 async fn stages(args: &Args, stop: &CancellationToken) -> anyhow::Result<()> {
     let ready_file = ReadyFile::at(args.ready_file.as_deref())?;
+    warn_of_listening_to_others(args);
     let state = State::open(args.state_dir.as_deref())?;
     let secrets = state.secrets(args)?;
-    let Some(mut servers) = unless(stop, Servers::start(args, &state)).await? else {
+    let Some(mut servers) = unless(stop, Servers::start(args, &state, &secrets.nats_password)).await? else {
         return Ok(());
     };
     let running = match unless(stop, Services::start(args, &servers, &secrets)).await {
-        Ok(Some(services)) => work(services, &mut servers, &state, secrets.admin_token, ready_file, stop).await,
+        Ok(Some(services)) => work(services, &mut servers, &state, secrets, ready_file, stop).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -93,15 +94,31 @@ async fn stages(args: &Args, stop: &CancellationToken) -> anyhow::Result<()> {
     running.and(stopped)
 }
 
+/// Whoever reaches the API with a token can have requests sent to this machine, to what listens to nobody else.
+fn warn_of_listening_to_others(args: &Args) {
+    for (flag, address) in [
+        ("--api-listen", args.api_listen),
+        ("--ingest-listen", args.ingest_listen),
+    ] {
+        if !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "{flag}: DEVELOPMENT MODE LISTENS BEYOND THIS MACHINE: who gets hold of a token there reaches whatever listens \
+                 on this machine; this is no way to run Posthaste for others"
+            );
+        }
+    }
+}
+
 async fn work(
     mut services: Services,
     servers: &mut Servers,
     state: &State,
-    admin_token: state::AdminToken,
+    secrets: state::Secrets,
     ready_file: ReadyFile,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let addresses = Addresses::new(&services, servers, admin_token);
+    let addresses = Addresses::new(&services, servers, secrets);
     let written = ready_file.write(&addresses)?;
     addresses.tell(servers, state);
     let failed = tokio::select! {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::servers::Servers;
 use super::services::Services;
-use super::state::{AdminToken, State};
+use super::state::{AdminToken, Password, Secrets, State};
 
 /// Where everything is.
 pub(super) struct Addresses {
@@ -20,16 +20,18 @@ pub(super) struct Addresses {
     nats: String,
     database: secrecy::SecretString,
     admin_token: AdminToken,
+    nats_password: Password,
 }
 
 impl Addresses {
-    pub(super) fn new(services: &Services, servers: &Servers, admin_token: AdminToken) -> Self {
+    pub(super) fn new(services: &Services, servers: &Servers, secrets: Secrets) -> Self {
         Self {
             api: services.api_url(),
             ingest: services.ingest_url(),
             nats: servers.nats_url.clone(),
             database: servers.database_url.clone(),
-            admin_token,
+            admin_token: secrets.admin_token,
+            nats_password: secrets.nats_password,
         }
     }
 
@@ -48,10 +50,16 @@ impl Addresses {
         } = self;
         let token = &admin_token.in_shell;
         // An address that somebody gave us may hold a password.
-        let nats = servers
-            .nats
-            .as_ref()
-            .map_or_else(|| "as given by NATS_URL".to_owned(), |nats| nats.url());
+        let nats = servers.nats.as_ref().map_or_else(
+            || "as given by NATS_URL".to_owned(),
+            // For a shell, like the token.
+            |nats| {
+                nats.url().replace(
+                    self.nats_password.password.expose_secret(),
+                    &self.nats_password.in_shell,
+                )
+            },
+        );
         let postgres = servers
             .postgres
             .as_ref()

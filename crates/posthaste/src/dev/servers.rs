@@ -1,11 +1,17 @@
 //! NATS and Postgres: private ones, or those that the settings name.
 
 use anyhow::Context as _;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Args;
-use super::state::State;
+use super::state::{Password, State};
 use crate::local::{Nats, Postgres, nats, postgres};
+
+/// Whom the private NATS lets in.
+const NATS_USER: &str = "posthaste";
+
+/// The variable that its password is in while it starts.
+const NATS_PASSWORD: &str = "POSTHASTE_DEV_NATS_PASSWORD";
 
 /// Where NATS and Postgres are, and those of them that are ours.
 #[derive(Debug)]
@@ -18,12 +24,19 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Starts what is not named.
-    pub(super) async fn start(args: &Args, state: &State) -> anyhow::Result<Self> {
+    pub(super) async fn start(args: &Args, state: &State, nats_password: &Password) -> anyhow::Result<Self> {
         let nats = async {
             if args.nats_url.is_some() {
                 return Ok(None);
             }
-            let nats = Nats::start(&state.folder().join("nats"), &nats::Options::default()).await;
+            let password = nats_password.password.expose_secret().to_owned();
+            let options = nats::Options {
+                more: format!("authorization {{ user: {NATS_USER}, password: ${NATS_PASSWORD} }}"),
+                env: vec![(NATS_PASSWORD, password.clone())],
+                login: Some((NATS_USER, password)),
+                ..nats::Options::default()
+            };
+            let nats = Nats::start(&state.folder().join("nats"), &options).await;
             nats.map(Some).context("cannot start a private NATS")
         };
         let postgres = async {

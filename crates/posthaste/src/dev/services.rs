@@ -159,3 +159,34 @@ fn url(mut addr: SocketAddr) -> String {
     }
     format!("http://{addr}")
 }
+
+#[cfg(test)]
+mod tests {
+    use common::egress::Guard;
+
+    use super::*;
+
+    #[test]
+    fn webhooks_may_go_to_this_machine_besides_and_to_no_network() {
+        let guard = Guard::new(&permissive(&egress::Config::default()).unwrap()).unwrap();
+        for url in [
+            "http://127.0.0.1:8080/",
+            "http://[::1]/",
+            "http://localhost:8080/",
+            "https://example.com/",
+        ] {
+            assert!(guard.check(url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1/",
+            "http://172.16.0.1/",
+            "http://192.168.1.1/",
+            "http://169.254.169.254/",
+            "http://100.64.0.1/",
+            "http://[fd00::1]/",
+            "http://[fe80::1]/",
+        ] {
+            assert!(guard.check(url).is_err(), "{url}");
+        }
+    }
+}

@@ -4,12 +4,13 @@
 //! lock               held while a `posthaste dev` uses the folder
 //! admin-token        0600
 //! encryption-keys    0600
+//! nats-password      0600
 //! nats/, postgres/   data of the private servers
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -38,6 +39,8 @@ enum Guard {
 #[derive(Debug)]
 pub(super) struct Secrets {
     pub(super) admin_token: AdminToken,
+    /// Of the private NATS: who may write there may make themselves an administrator.
+    pub(super) nats_password: Password,
     pub(super) encryption: crypto::Config,
 }
 
@@ -46,6 +49,14 @@ pub(super) struct Secrets {
 pub(super) struct AdminToken {
     pub(super) token: SecretString,
     /// What a shell replaces with the token.
+    pub(super) in_shell: String,
+}
+
+/// A password, and where a shell finds it.
+#[derive(Debug, Clone)]
+pub(super) struct Password {
+    pub(super) password: SecretString,
+    /// What a shell replaces with the password.
     pub(super) in_shell: String,
 }
 
@@ -72,6 +83,7 @@ impl State {
             .create(folder)
             .with_context(cannot)?;
         let folder = fs::canonicalize(folder).with_context(cannot)?;
+        is_ours_alone(&folder).with_context(cannot)?;
         let lock = lock(&folder).with_context(cannot)?;
         Ok(Self {
             folder,
@@ -124,11 +136,28 @@ impl State {
                 );
             }
         }
+        let file = self.folder.join("nats-password");
         Ok(Secrets {
             admin_token,
+            nats_password: Password {
+                password: kept(&file, token::generate)?,
+                in_shell: cat(&file),
+            },
             encryption,
         })
     }
+}
+
+/// Refuses a folder in which somebody else could put something in the place of our files.
+fn is_ours_alone(folder: &Path) -> anyhow::Result<()> {
+    let found = fs::metadata(folder)?;
+    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        bail!(
+            "it holds secrets, and others may write into it: give it to yourself alone (chmod 700), or name another folder \
+             in --state-dir"
+        );
+    }
+    Ok(())
 }
 
 /// The lock ends with the process, however that ends.
@@ -160,8 +189,13 @@ fn kept(file: &Path, make: impl FnOnce() -> SecretString) -> anyhow::Result<Secr
     let secret = make();
     let write = || {
         let unfinished = file.with_extension("unfinished");
+        // What a process that died has left there, or somebody else has put there, a link perhaps, is not written to.
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         writeln!(options.open(&unfinished)?, "{}", secret.expose_secret())?;
         fs::rename(&unfinished, file)
     };
@@ -204,7 +238,7 @@ mod tests {
             secrets.admin_token.token.expose_secret().to_owned()
         });
         assert_eq!(tokens[0], tokens[1]);
-        for file in ["admin-token", "encryption-keys", "lock"] {
+        for file in ["admin-token", "encryption-keys", "nats-password", "lock"] {
             assert_eq!(
                 path.join(file).metadata().unwrap().permissions().mode() & 0o777,
                 0o600,
@@ -229,6 +263,42 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "{error:#}");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_into_is_refused() {
+        let folder = Folder::temporary().unwrap();
+        let path = folder.path().join("state");
+        fs::create_dir(&path).unwrap();
+        for (mode, good) in [
+            (0o755, true),
+            (0o700, true),
+            (0o775, false),
+            (0o757, false),
+            (0o1777, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let opened = State::open(Some(&path));
+            assert_eq!(opened.is_ok(), good, "{mode:o}: {opened:?}");
+            if let Err(error) = opened {
+                assert!(format!("{error:#}").contains("others may write into it"), "{error:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_link_is_followed_to_where_a_secret_would_be_written() {
+        let folder = Folder::temporary().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "somebody's").unwrap();
+        let path = folder.path().join("state");
+        fs::create_dir(&path).unwrap();
+        for name in ["admin-token", "encryption-keys", "nats-password"] {
+            std::os::unix::fs::symlink(&elsewhere, path.join(name).with_extension("unfinished")).unwrap();
+        }
+        State::open(Some(&path)).unwrap().secrets(&no_args()).unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "somebody's");
+        assert!(!path.join("admin-token").is_symlink());
     }
 
     #[test]

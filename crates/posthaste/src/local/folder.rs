@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_else_may_look_into_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = Folder::temporary().unwrap();
+        let mode = folder.path().metadata().unwrap().permissions().mode();
+        // Who knows a name below it may pass through where we are root.
+        let allowed = if account::we_are_root() { 0o011 } else { 0 };
+        assert_eq!(mode & 0o777, 0o700 | allowed);
+    }
+
+    #[test]
     fn a_parent_that_is_not_there_is_named() {
         let error = Folder::within(Path::new("/nonexistent")).unwrap_err();
         assert_eq!(error.to_string(), "cannot make a temporary folder in /nonexistent");

@@ -10,7 +10,7 @@ use posthaste::local::{Folder, Nats, Postgres, nats, postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, listens, processes_about, program_answering, psql, request, until};
+use crate::support::{PATIENCE, listening, listens, processes_about, program_answering, psql, request, until};
 
 #[test]
 fn it_says_where_everything_is_and_leaves_nothing_behind() {
@@ -48,10 +48,25 @@ fn it_says_where_everything_is_and_leaves_nothing_behind() {
         );
     }
     until("the summary", || dev.output().contains("DEVELOPMENT MODE"));
-    assert!(
-        !dev.output().contains(ready["admin_token"].as_str().unwrap()),
-        "no secret on the screen"
-    );
+    let nats = ready["nats"].as_str().unwrap();
+    let password = nats.split_once("@").unwrap().0.rsplit_once(':').unwrap().1;
+    for secret in [ready["admin_token"].as_str().unwrap(), password] {
+        assert!(
+            secret.len() > 20 && !dev.output().contains(secret),
+            "no secret on the screen"
+        );
+    }
+    assert!(!dev.output().contains("LISTENS BEYOND"), "{}", dev.output());
+    let processes = processes_about(dev.folder.path().to_str().unwrap());
+    let listening: Vec<_> = processes
+        .into_iter()
+        .chain([dev.process.id()])
+        .flat_map(listening)
+        .collect();
+    assert!(listening.len() >= 6, "two servers and four services: {listening:?}");
+    for address in listening {
+        assert!(address.ip().is_loopback(), "{address}");
+    }
 
     assert!(dev.stop(Signal::TERM).success(), "{}", dev.output());
     assert!(!dev.ready_file().exists());
@@ -68,6 +83,36 @@ fn it_says_where_everything_is_and_leaves_nothing_behind() {
         assert!(!listens(port), "{service} still listens on {port}");
     }
     assert_eq!(dev.remains(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn another_account_of_the_machine_is_not_let_into_its_nats() {
+    let mut dev = Dev::start(&[]);
+    let ready = dev.ready();
+    let url = ready["nats"].as_str().unwrap();
+    let (_, address) = url.split_once('@').unwrap();
+    let refused = async_nats::connect(format!("nats://{address}")).await.unwrap_err();
+    assert_eq!(
+        refused.kind(),
+        async_nats::ConnectErrorKind::AuthorizationViolation,
+        "{refused}"
+    );
+    let login = url.strip_prefix("nats://").unwrap().split_once('@').unwrap().0;
+    let (user, password) = login.split_once(':').unwrap();
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+    options.connect(address).await.unwrap();
+}
+
+#[test]
+fn listening_to_others_is_warned_of() {
+    let mut dev = Dev::start(&["--api-listen", "0.0.0.0:0"]);
+    dev.ready();
+    let output = dev.output();
+    assert!(
+        output.contains("--api-listen: DEVELOPMENT MODE LISTENS BEYOND THIS MACHINE"),
+        "{output}"
+    );
+    assert!(!output.contains("--ingest-listen: DEVELOPMENT"), "{output}");
 }
 
 #[test]

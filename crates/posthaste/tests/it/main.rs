@@ -4,4 +4,5 @@
 
 mod dev;
 mod local;
+mod memory;
 mod support;

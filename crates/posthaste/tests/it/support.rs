@@ -1,7 +1,7 @@
 //! Waiting for conditions, and looking at processes from outside.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,6 +23,40 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Whether somebody listens on this port of 127.0.0.1.
 pub(crate) fn listens(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// The addresses that a process listens on.
+pub(crate) fn listening(process: u32) -> Vec<SocketAddr> {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/net/{table}")).unwrap());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    lines
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // 0A: it listens.
+            let is_one = fields[3] == "0A" && sockets.iter().any(|socket| socket == fields[9]);
+            is_one.then(|| address(fields[1]))
+        })
+        .collect()
+}
+
+/// `0100007F:1F90`: words in the machine's order, and a port.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').unwrap();
+    let words = ip.as_bytes().chunks(8).map(|word| std::str::from_utf8(word).unwrap());
+    let bytes: Vec<u8> = words
+        .flat_map(|word| u32::from_str_radix(word, 16).unwrap().to_ne_bytes())
+        .collect();
+    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(bytes) => IpAddr::from(bytes),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap()),
+    };
+    SocketAddr::new(ip, u16::from_str_radix(port, 16).unwrap())
 }
 
 /// Whether the process runs (a zombie does not).

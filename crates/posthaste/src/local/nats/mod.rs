@@ -1,8 +1,9 @@
 //! A private nats-server with JetStream, on a free port of 127.0.0.1.
 //!
-//! By default it asks nobody for a password: it can be reached from this machine alone, holds what a developer publishes on their
-//! own machine, and every client should find `nats://127.0.0.1:PORT` as it would a nats-server started by hand. (Postgres
-//! does ask, because there a stranger could run programs as us; see [`super::postgres`].)
+//! By default it asks nobody for a password: it can be reached from this machine alone, which is enough for tests. Whoever
+//! runs it for longer has [`Options::more`] ask for one, as `posthaste dev` does: another account of the machine could write
+//! definitions otherwise. (Postgres always asks, because there a stranger could run programs as us; see
+//! [`super::postgres`].)
 
 mod program;
 
