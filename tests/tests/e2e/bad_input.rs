@@ -462,3 +462,38 @@ async fn a_start_that_cannot_succeed_says_what_to_do() {
     );
     assert!(said.contains("max_payload"), "an event larger than NATS takes: {said}");
 }
+
+#[tokio::test]
+async fn a_duty_that_nobody_can_read_is_set_aside_and_blocks_nothing() {
+    let cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    cluster.admin.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let producer = Producer::connect(&cluster.nats.url()).await.unwrap();
+    for garbage in ["", "garbage", "\u{8}\u{7f}"] {
+        for share in 0..proto_schemas::stream::SHARES {
+            let subject = format!("deliveries.{share}.a.b");
+            producer.publish(&subject, &[], garbage).await.unwrap();
+        }
+    }
+    producer.publish("events.acme.good", &[], "1").await.unwrap();
+    eventually("the event behind them", || async {
+        (receiver.count() == 1).then_some(())
+    })
+    .await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(cluster.nats.url()).await.unwrap());
+    eventually("an empty stream", || async {
+        let stream = jetstream.get_stream("DELIVERIES").await.ok()?;
+        (stream.cached_info().state.messages == 0).then_some(())
+    })
+    .await;
+    eventually("each of them on record", || async {
+        let rejected = cluster.admin.list("/v1/rejected-events").await.ok()?;
+        let poison = rejected.iter().filter(|it| it["reason"] == "poison").count();
+        (poison == 3 * usize::from(proto_schemas::stream::SHARES)).then_some(())
+    })
+    .await;
+}
