@@ -6,8 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Config;
 
-/// IPv4 ranges that are not the public internet (IANA special-purpose registry, and Azure's host at the end).
-const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
+/// IPv4 ranges that are not the public internet: IANA's special-purpose registry, and at the end Azure's host and where
+/// GKE puts the services of a cluster unless told otherwise, which is public by registry and a cluster's own by use.
+const SPECIAL_V4: [(Ipv4Net, &str); 17] = [
     (v4([0, 0, 0, 0], 8), "this network"),
     (v4([10, 0, 0, 0], 8), "private"),
     (v4([100, 64, 0, 0], 10), "shared address space"),
@@ -24,6 +25,7 @@ const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
     (v4([224, 0, 0, 0], 4), "multicast"),
     (v4([240, 0, 0, 0], 4), "reserved"),
     (v4([168, 63, 129, 16], 32), "cloud metadata"),
+    (v4([34, 118, 224, 0], 20), "services of a GKE cluster"),
 ];
 
 /// The only IPv6 range that is the public internet. It leaves out, without naming them, loopback, link-local, unique
@@ -258,6 +260,12 @@ mod tests {
                 Some("168.63.129.15"),
                 Some("168.63.129.17"),
             ),
+            (
+                "34.118.224.0",
+                "34.118.239.255",
+                Some("34.118.223.255"),
+                Some("34.118.240.0"),
+            ),
         ] {
             assert!(!allowed(&policy, first) && !allowed(&policy, last), "{first} to {last}");
             assert!(before.is_none_or(|address| allowed(&policy, address)), "{before:?}");
@@ -310,8 +318,8 @@ mod tests {
 
     #[test]
     fn the_operator_may_allow_and_deny_ranges_and_a_denial_wins() {
-        let policy = policy("10.0.0.0/8, 127.0.0.1, ::1", "10.9.0.0/16,8.8.8.8");
-        for address in ["10.1.2.3", "127.0.0.1", "::1", "1.1.1.1"] {
+        let policy = policy("10.0.0.0/8, 127.0.0.1, ::1, 34.118.224.0/20", "10.9.0.0/16,8.8.8.8");
+        for address in ["10.1.2.3", "127.0.0.1", "::1", "1.1.1.1", "34.118.224.1"] {
             assert!(allowed(&policy, address), "{address}");
         }
         for address in [

@@ -88,7 +88,10 @@ impl Client {
     /// # Errors
     /// [`ConfigError`]
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let guard = Guard::new(config)?;
+        Self::under(Guard::new(config)?, config)
+    }
+
+    fn under(guard: Guard, config: &Config) -> Result<Self, ConfigError> {
         let authorities = match &config.ca_file {
             Some(path) => super::config::read_authorities(path)?,
             None => Vec::new(),
@@ -101,6 +104,7 @@ impl Client {
             https_only: !config.allow_http,
             proxy: config.proxy.clone().map(Arc::new),
             refusals: guard.refusals.clone(),
+            open: Arc::default(),
         };
         let violations = opentelemetry::global::meter("posthaste")
             .u64_counter("ssrf_invariant_violation")
@@ -120,9 +124,20 @@ impl Client {
         &self.guard
     }
 
+    /// Lets go of what webhooks' own connections are made with and nobody has asked for in a while. To be called every now
+    /// and then.
+    pub fn tend(&self) {
+        self.pools.tend();
+    }
+
     /// Makes one request and reads the response, up to its caps, under one deadline.
     pub async fn send(&self, request: Request<'_>) -> Exchange {
-        let begun = Instant::now();
+        self.send_since(Instant::now(), request).await
+    }
+
+    /// The same of a request for which something else had to be had first: its time, and that of its first byte, counts from
+    /// `begun`.
+    pub async fn send_since(&self, begun: Instant, request: Request<'_>) -> Exchange {
         let mut exchange = Exchange {
             outcome: Err(Error::timeout(request.timeout, None)),
             timings: Timings::default(),
@@ -135,11 +150,15 @@ impl Client {
     async fn exchange(&self, request: Request<'_>, begun: Instant, exchange: &mut Exchange) -> Result<Response, Error> {
         let (target, timeout) = (request.target, request.timeout);
         let deadline = begun + timeout;
-        let head = timeout_at(deadline, self.head(request, begun, exchange))
+        let head = timeout_at(deadline, self.head(request, exchange))
             .await
-            .map_err(|_| Error::timeout(timeout, None))??;
+            .map_err(|_| Error::timeout(timeout, None))?;
+        // Whoever talked to us, be it only to break off.
+        if head.is_ok() || exchange.peer.is_some() {
+            self.assert_allowed(target, exchange)?;
+        }
+        let head = head?;
         exchange.timings.first_byte = Some(begun.elapsed());
-        self.assert_allowed(target, exchange.peer)?;
 
         let (parts, body) = head.into_parts();
         let (body, truncated) = timeout_at(deadline, read_body(body))
@@ -155,12 +174,8 @@ impl Client {
     }
 
     /// Sends the request, and again where its receiver says that it did not touch it; returns the response's head.
-    async fn head(
-        &self,
-        request: Request<'_>,
-        begun: Instant,
-        exchange: &mut Exchange,
-    ) -> Result<http::Response<Incoming>, Error> {
+    async fn head(&self, request: Request<'_>, exchange: &mut Exchange) -> Result<http::Response<Incoming>, Error> {
+        let begun = Instant::now();
         let pool = self.pools.of(request.tls)?;
         let request = to_http(request)?;
         let mut again = 0;
@@ -186,9 +201,10 @@ impl Client {
         }
     }
 
-    /// The last net: whatever let the connection through, what came over it is not passed on.
-    fn assert_allowed(&self, target: &Target, remote: Option<SocketAddr>) -> Result<(), Error> {
-        match remote {
+    /// The last net: whatever let the connection through, what came over it is not passed on, nor who was at its other end
+    /// and how long that took.
+    fn assert_allowed(&self, target: &Target, exchange: &mut Exchange) -> Result<(), Error> {
+        match exchange.peer {
             Some(remote) if self.guard.addresses.check(remote.ip()).is_ok() => Ok(()),
             // All go by way of the proxy, and it has seen to that.
             None if self.guard.is_proxied => Ok(()),
@@ -199,6 +215,7 @@ impl Client {
                     ?remote,
                     "a request reached an address that is not allowed"
                 );
+                (exchange.timings, exchange.peer) = (Timings::default(), None);
                 Err(Error::refused_address())
             }
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,6 +29,9 @@ use super::error::Error;
 use super::proxy::{self, Proxy};
 use super::resolver::{self, Resolver};
 
+/// How many connections may be open, over all hosts, that are kept for later requests. Many hosts with a few idle ones each
+/// would come to the end of what the system lets a process open, and then nobody is reached any more.
+const KEPT_MAX: usize = 4096;
 /// Name look-up, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,50 @@ pub(super) struct Connector {
     pub(super) https_only: bool,
     pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) refusals: Counter<u64>,
+    pub(super) open: Arc<Open>,
+}
+
+/// The connections that are open.
+pub(super) struct Open {
+    count: AtomicUsize,
+    kept_max: usize,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self::keeping(KEPT_MAX)
+    }
+}
+
+impl Open {
+    /// Counts them, and keeps none for later requests that is opened beside as many others.
+    pub(super) fn keeping(kept_max: usize) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            kept_max,
+        }
+    }
+}
+
+/// One of the open connections, while it is held.
+struct Counted {
+    open: Arc<Open>,
+    is_kept: bool,
+}
+
+impl Counted {
+    fn one_more(open: &Arc<Open>) -> Self {
+        Self {
+            is_kept: open.count.fetch_add(1, Ordering::Relaxed) < open.kept_max,
+            open: Arc::clone(open),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is known of a connection, for every response that comes over it.
@@ -116,9 +163,10 @@ impl Connector {
             Some(proxy) => self.tunnel(proxy, uri.host().unwrap_or_default(), port, at).await?,
         };
         at.took(|timings| &mut timings.connect);
+        let counted = Counted::one_more(&self.open);
         let _ = socket.set_nodelay(true);
         if !is_https {
-            return Ok(Stream::new(Io::Plain(TokioIo::new(socket)), false, at));
+            return Ok(Stream::new(Io::Plain(TokioIo::new(socket)), false, at, counted));
         }
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::tls(TlsFault::WrongName, "the host has no name a certificate could be for"))?;
@@ -128,7 +176,12 @@ impl Connector {
             .map_err(|_| Error::tls(TlsFault::Timeout, "the TLS handshake took too long"))?
             .map_err(|error| Error::of_handshake(&error))?;
         let is_h2 = session.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream::new(Io::Tls(Box::new(TokioIo::new(session))), is_h2, at))
+        Ok(Stream::new(
+            Io::Tls(Box::new(TokioIo::new(session))),
+            is_h2,
+            at,
+            counted,
+        ))
     }
 
     /// A connection by way of the operator's proxy. Where a name leads is for the proxy to say.
@@ -228,6 +281,7 @@ pub(super) struct Stream {
     io: Io,
     is_h2: bool,
     peer: Peer,
+    counted: Counted,
 }
 
 enum Io {
@@ -236,7 +290,7 @@ enum Io {
 }
 
 impl Stream {
-    fn new(io: Io, is_h2: bool, at: &Progress) -> Self {
+    fn new(io: Io, is_h2: bool, at: &Progress, counted: Counted) -> Self {
         let peer = Peer {
             address: at.peer,
             begun: at.begun,
@@ -244,13 +298,21 @@ impl Stream {
             used: Arc::default(),
             fault: Arc::default(),
         };
-        Self { io, is_h2, peer }
+        Self {
+            io,
+            is_h2,
+            peer,
+            counted,
+        }
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(self.peer.clone());
+        if !self.counted.is_kept {
+            connected.poison();
+        }
         match self.is_h2 {
             true => connected.negotiated_h2(),
             false => connected,

@@ -51,7 +51,9 @@ impl Error {
         Self::new(ErrorClass::RefusedAddress, Refused::Address.to_string())
     }
 
-    pub(super) fn timeout(after: std::time::Duration, status: Option<StatusCode>) -> Self {
+    /// No response within so long, or no complete one.
+    #[must_use]
+    pub fn timeout(after: std::time::Duration, status: Option<StatusCode>) -> Self {
         let what = if status.is_some() {
             "complete response"
         } else {

@@ -3,8 +3,8 @@
 //! A webhook's URL is chosen by a stranger, so a request made to it must not reach anything a stranger could not reach
 //! himself. The guard stands in four places, each of which would do alone for what it sees:
 //!
-//! 1. [`Guard::check`] refuses a URL by its shape, literal addresses included, when it is saved and again when its
-//!    definition is loaded. Only it makes a [`Target`], and only a [`Target`] can be sent to.
+//! 1. [`Guard::check`] refuses a URL by its shape, literal addresses included, when it is saved and again before the first
+//!    request by each version of its definition. Only it makes a [`Target`], and only a [`Target`] can be sent to.
 //! 2. The connector vets a literal address, and has every address of a name's answer vetted; it dials those and asks
 //!    nobody again.
 //! 3. The client follows no redirect and uses no proxy but the operator's, so there is no second destination. Where there
@@ -102,6 +102,14 @@ impl Guard {
             let url = Url::parse(url).map_or_else(|_| String::new(), |url| redact_url(&url));
             tracing::warn!(url, rule, "a webhook's url is refused because of where it leads");
         })
+    }
+
+    /// A URL in its normal form, for who shows where a request went and sends nothing: one that is refused is not counted.
+    /// `None` where it is refused.
+    #[must_use]
+    pub fn normal_form(&self, url: &str) -> Option<String> {
+        let target = self.urls.check(url).ok()?;
+        Some(target.as_str().to_owned())
     }
 
     /// Resolves the target's host now and refuses it where it leads to an address that is not allowed, so that whoever
@@ -215,6 +223,12 @@ mod tests {
             assert!(guard.check(url).is_err(), "{url}");
         }
         assert!(guard.check("https://example.com/").is_ok());
+        // Whoever looks at what was sent sends nothing.
+        assert_eq!(guard.normal_form("https://10.0.0.1/"), None);
+        assert_eq!(
+            guard.normal_form("https://EXAMPLE.com").as_deref(),
+            Some("https://example.com/")
+        );
         let of = |labels: &[&str]| counted.of("ssrf_refused", labels);
         assert_eq!(
             [&[r#"rule="address""#][..], &[r#"rule="own_host""#], &[]].map(of),

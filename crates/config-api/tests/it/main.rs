@@ -10,6 +10,7 @@ mod manners;
 mod many;
 mod previews;
 mod record;
+mod refused_names;
 mod replays;
 mod secrets;
 mod sessions;

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::egress::connector::Open;
 
 mod exchange;
 mod guarded;
@@ -214,6 +215,30 @@ async fn a_connection_is_kept_for_the_next_request() {
         assert_eq!(post(&client, &receiver.url(), TIMEOUT).await.unwrap().status, 200);
     }
     assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn beside_as_many_connections_as_are_kept_one_serves_a_single_request() {
+    let [kept, beside] = [
+        Receiver::answering(OK, false).await,
+        Receiver::answering(OK, false).await,
+    ];
+    let one = client();
+    let connector = Connector {
+        open: Arc::new(Open::keeping(1)),
+        ..one.pools.connector.clone()
+    };
+    let sessions = Sessions::new(Vec::new()).unwrap();
+    let one = Client {
+        pools: Arc::new(Pools::new(sessions, connector)),
+        ..one
+    };
+    for _ in 0..3 {
+        for receiver in [&kept, &beside] {
+            assert_eq!(post(&one, &receiver.url(), TIMEOUT).await.unwrap().status, 200);
+        }
+    }
+    assert_eq!((kept.connections(), beside.connections()), (1, 3));
 }
 
 #[tokio::test]

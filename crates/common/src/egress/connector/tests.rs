@@ -137,7 +137,10 @@ async fn what_is_flushed_is_not_in_a_buffer_of_ours_any_more() {
         server.accept(accepted.unwrap().0)
     );
     let io = Io::Tls(Box::new(TokioIo::new(session.unwrap())));
-    let (mut writer, mut reader) = (TokioIo::new(Stream::new(io, false, &begun)), reader.unwrap());
+    let (mut writer, mut reader) = (
+        TokioIo::new(Stream::new(io, false, &begun, Counted::one_more(&Arc::default()))),
+        reader.unwrap(),
+    );
 
     writer.write_all(&[7; LENGTH]).await.unwrap();
     let flushed = tokio::time::timeout(Duration::from_millis(50), writer.flush()).await;

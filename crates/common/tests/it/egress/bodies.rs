@@ -35,14 +35,18 @@ async fn outcome_of<F: Future<Output = ()> + Send + 'static>(
 }
 
 async fn outcome_at(client: &Client, port: u16) -> Result<Response, Error> {
-    let target = client.guard().check(&format!("http://127.0.0.1:{port}/")).unwrap();
     let begun = Instant::now();
-    let outcome = exchange(client, &target, DEADLINE).await.outcome;
+    let outcome = outcome_within(client, port, DEADLINE).await;
     assert!(begun.elapsed() < DEADLINE + GRACE, "{:?}: {outcome:?}", begun.elapsed());
     if let Ok(response) = &outcome {
         assert!(response.body.len() <= BODY_KEPT_MAX);
     }
     outcome
+}
+
+async fn outcome_within(client: &Client, port: u16, deadline: Duration) -> Result<Response, Error> {
+    let target = client.guard().check(&format!("http://127.0.0.1:{port}/")).unwrap();
+    exchange(client, &target, deadline).await.outcome
 }
 
 /// A receiver that says `first` and then `again` and again, as fast as it is read.
@@ -132,6 +136,48 @@ async fn what_drips_is_cut_off_at_the_deadline_wherever_it_does() {
             "{first}{again}…"
         );
     }
+}
+
+#[tokio::test]
+async fn who_drips_the_head_and_then_the_body_has_one_deadline_for_both() {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    const PACE: Duration = Duration::from_millis(50);
+    let receiver = Receiver::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        let mut pace = tokio::time::interval(PACE);
+        // Nine tenths of the time for the head.
+        for _ in 0..36 {
+            pace.tick().await;
+            let _ = stream.write_all(b"x: y\r\n").await;
+        }
+        let _ = stream.write_all(b"content-length: 100000\r\n\r\n").await;
+        while stream.write_all(b"x").await.is_ok() {
+            pace.tick().await;
+        }
+    })
+    .await;
+    let begun = Instant::now();
+    let outcome = outcome_within(&Client::new(&development()).unwrap(), receiver.port, DEADLINE).await;
+    let took = begun.elapsed();
+    assert_eq!(class_and_status(outcome), (ErrorClass::Timeout, Some(200)));
+    // A deadline of the body's own would end at nearly twice that.
+    assert!(took < DEADLINE + GRACE, "{took:?}");
+}
+
+#[tokio::test]
+async fn who_switches_protocols_unasked_has_answered_and_is_left() {
+    // Whatever is spoken then, nobody here speaks it.
+    let response = outcome_of_endless(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n",
+        "x".repeat(64 * 1024),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (response.status.as_u16(), response.body.len(), response.truncated),
+        (101, 0, false)
+    );
 }
 
 #[tokio::test]

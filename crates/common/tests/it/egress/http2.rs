@@ -8,6 +8,7 @@ use bytes::Bytes;
 use common::egress::{BODY_KEPT_MAX, Client, Exchange};
 use h2::server::SendResponse;
 use proto_schemas::ledger::ErrorClass;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -17,8 +18,9 @@ use super::tls::{Authority, for_loopback, server};
 
 const DEADLINE: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(1);
-/// What the windows of a stream let a receiver send before anybody has read.
-const WINDOW_MAX: usize = 8 * 1024 * 1024;
+/// What is read of an endless answer, what its stream's window lets a receiver send on top of that before anybody has read,
+/// and a little more.
+const SENT_MAX: usize = (64 + 64 + 32) * 1024;
 
 /// Answers by the request's path.
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, sent: Arc<AtomicUsize>) {
@@ -129,5 +131,46 @@ async fn a_bad_answer_ends_its_own_request_and_leaves_the_connection_to_others()
     }
     assert_eq!(receiver.connections(), connections);
     let sent = sent.load(Ordering::Relaxed);
-    assert!(sent < 3 * WINDOW_MAX, "{sent} bytes were taken");
+    assert!(sent < 3 * SENT_MAX, "{sent} bytes were taken");
+}
+
+/// What a client says of how much may be sent that nobody has read, of a stream and of the connection (RFC 9113 §6.5.2,
+/// §6.9.2); where it says nothing, HTTP/2 has it be 65,535 bytes.
+async fn windows(stream: TcpStream, acceptor: TlsAcceptor) -> std::io::Result<(u32, u32)> {
+    let mut session = acceptor.accept(stream).await?;
+    session.read_exact(&mut [0; 24]).await?;
+    // Settings, with nothing set: the request comes after them.
+    session.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    let (mut of_stream, mut of_connection) = (65_535, 65_535);
+    loop {
+        let mut head = [0; 9];
+        session.read_exact(&mut head).await?;
+        let [_, high, low, kind, ..] = head;
+        let mut payload = vec![0; u16::from_be_bytes([high, low]).into()];
+        session.read_exact(&mut payload).await?;
+        match kind {
+            1 => return Ok((of_stream, of_connection)),
+            4 => {
+                for setting in payload.chunks_exact(6).filter(|setting| setting[..2] == [0, 4]) {
+                    of_stream = u32::from_be_bytes(setting[2..].try_into().unwrap());
+                }
+            }
+            8 => of_connection += u32::from_be_bytes(payload.try_into().unwrap()),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_may_send_64_kib_of_a_request_and_1_mib_of_all_before_they_are_read() {
+    let authority = Authority::new();
+    let acceptor = TlsAcceptor::from(Arc::new(server(authority.issue(&for_loopback()))));
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let receiver = Receiver::start(move |stream| {
+        let (acceptor, tell) = (acceptor.clone(), tell.clone());
+        async move { tell.send(windows(stream, acceptor).await.unwrap()).await.unwrap() }
+    })
+    .await;
+    let _ = send(&authority.client(), receiver.port, "/").await;
+    assert_eq!(told.recv().await, Some((64 * 1024, 1024 * 1024)));
 }

@@ -5,7 +5,9 @@
 mod addresses;
 mod anything;
 mod bodies;
+mod flooding;
 mod http2;
+mod kept;
 mod name_server;
 mod names;
 mod receiver;

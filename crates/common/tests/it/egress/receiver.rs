@@ -42,6 +42,11 @@ impl Receiver {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.serving.len()
+    }
+
     /// Comes back when every connection that was made is closed.
     pub(super) async fn is_left(&self) {
         self.serving.close();

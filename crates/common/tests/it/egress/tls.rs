@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::egress::{Client, Config, Error};
+use common::egress::{Client, Config, Error, Tls};
 use proto_schemas::ledger::{ErrorClass, TlsFault};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -50,6 +50,11 @@ impl Authority {
             ..development()
         })
         .unwrap()
+    }
+
+    /// As a webhook has it for its own.
+    pub(super) fn trusted(&self) -> Tls {
+        Tls::read(Some(&self.issuer.pem()), None).unwrap()
     }
 
     pub(super) fn issue(&self, params: &CertificateParams) -> Identity {

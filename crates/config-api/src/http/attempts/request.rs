@@ -189,7 +189,7 @@ fn remake(api: &Api, attempt: &Attempt, event: &Event, definition: &definition::
 
 /// A url as the guard writes it: that is what was sent to.
 fn normal(api: &Api, url: String) -> String {
-    api.guard.check(&url).map_or(url, |target| target.as_str().to_owned())
+    api.guard.normal_form(&url).unwrap_or(url)
 }
 
 /// The request's parts with these variables, and which of the headers are signatures.

@@ -71,14 +71,34 @@ async fn an_answer_from_a_refused_address_is_not_passed_on() {
     let counted = Counted::new();
     for (guard, violations) in [(&client(), 0), (&strict, 1), (&proxied.unwrap(), 2)] {
         let astray = led_astray(&client(), guard, &counted);
-        let outcome = to(&astray, &target).await.outcome;
+        let exchange = to(&astray, &target).await;
         match violations {
-            0 => assert_eq!(outcome.unwrap().status, 200),
-            _ => assert_eq!(outcome.unwrap_err(), Error::refused_address()),
+            0 => {
+                assert_eq!(exchange.outcome.unwrap().status, 200);
+                assert!(exchange.peer.is_some() && exchange.timings.first_byte.is_some());
+            }
+            _ => {
+                assert_eq!(exchange.outcome.unwrap_err(), Error::refused_address());
+                assert_eq!((exchange.peer, exchange.timings), (None, Timings::default()));
+            }
         }
         assert_eq!(counted.of("ssrf_invariant_violation", &[]), violations);
     }
     assert_eq!(receiver.connections(), 3);
+}
+
+#[tokio::test]
+async fn of_a_refused_address_that_breaks_off_is_told_no_more_than_of_one_that_answers() {
+    let mute = Receiver::answering("", true).await;
+    let (strict, target) = strict_client_and_open_target(&mute.url());
+    let counted = Counted::new();
+    let exchange = to(&led_astray(&client(), &strict, &counted), &target).await;
+    assert_eq!(exchange.outcome.unwrap_err(), Error::refused_address());
+    assert_eq!((exchange.peer, exchange.timings), (None, Timings::default()));
+    assert_eq!(
+        (counted.of("ssrf_invariant_violation", &[]), mute.connections()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -94,7 +114,12 @@ async fn an_answer_of_which_nobody_knows_from_where_is_passed_on_with_a_proxy_al
             ..Client::new(&config).unwrap()
         };
         let target = client.guard().check("https://example.com/").unwrap();
-        assert_eq!(client.assert_allowed(&target, None).is_err(), violations > 0);
+        let mut unknown = Exchange {
+            outcome: Err(Error::refused_address()),
+            timings: Timings::default(),
+            peer: None,
+        };
+        assert_eq!(client.assert_allowed(&target, &mut unknown).is_err(), violations > 0);
         assert_eq!(counted.of("ssrf_invariant_violation", &[]), violations);
     }
 }

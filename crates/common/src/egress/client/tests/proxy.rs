@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::exchange::exchange;
 use super::*;
+use crate::egress::counted::Counted;
 
 /// What the proxy says to whoever wants a tunnel, by what is asked for: a port on loopback to lead it to, or an answer.
 type Leads = fn(&str) -> Result<u16, &'static str>;
@@ -248,4 +249,54 @@ async fn a_proxys_head_may_be_long_and_not_endless() {
             .map_err(|error| error.to_string());
         assert_eq!(answered, outcome.map(Bytes::from).map_err(str::to_owned));
     }
+}
+
+#[tokio::test]
+async fn what_the_proxy_refuses_is_counted_and_what_it_cannot_reach_is_not() {
+    let counted = Counted::new();
+    for (leads, refusals) in [
+        ((|_| Err("HTTP/1.1 403 Forbidden\r\n\r\n")) as Leads, 1),
+        (|_| Err("HTTP/1.1 502 Bad Gateway\r\n\r\n"), 1),
+    ] {
+        let proxy = Proxy::start(leads).await;
+        let config = Config {
+            proxy: Some(format!("http://127.0.0.1:{}", proxy.port).parse().unwrap()),
+            ..Config::default()
+        };
+        let guard = Guard {
+            refusals: counted.counter("ssrf_refused"),
+            ..Guard::new(&config).unwrap()
+        };
+        let client = Client::under(guard, &config).unwrap();
+        assert!(exchange(&client, "https://receiver.example/").await.outcome.is_err());
+        assert_eq!(counted.of("ssrf_refused", &[r#"rule="proxy""#]), refusals);
+    }
+}
+
+/// The tests' clock goes on by itself while everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_says_nothing_is_waited_for_no_longer_than_a_connection() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let silent = Receiver::start(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            read_head(&mut stream).await;
+            // To the end of the connection.
+            tell.send(read_head(&mut stream).await).await.unwrap();
+        }
+    })
+    .await;
+    let client = Client::new(&Config {
+        proxy: Some(format!("http://127.0.0.1:{}", silent.port).parse().unwrap()),
+        ..Config::default()
+    });
+    let begun = Instant::now();
+    let failed = exchange(&client.unwrap(), "https://receiver.example/").await;
+    let (error, took) = (failed.outcome.unwrap_err(), begun.elapsed());
+    assert_eq!(
+        (error.class, error.to_string().as_str()),
+        (ErrorClass::Connect, "no connection in time")
+    );
+    assert!(took < TIMEOUT, "{took:?}");
+    assert_eq!(told.recv().await, Some(None), "the connection to it is closed");
 }
