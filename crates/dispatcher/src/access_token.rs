@@ -1,8 +1,10 @@
 //! Access tokens for receivers (OAuth 2.0 client credentials, RFC 6749 §4.4): had once for many requests.
 //!
 //! A webhook's token is kept for as long as it is had in the same way and is good for, less a margin. Of requests that
-//! find none, one asks for it and the others wait; they share what comes of that, well or not.
+//! find none, one asks for it and the others wait; they share what comes of that, well or not, and be it a token that is good
+//! for no other. Nobody waits for longer than the request's own timeout, which began with the attempt.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::egress::{self, Client, Response};
@@ -11,10 +13,9 @@ use http::{HeaderValue, Method, StatusCode};
 use proto_schemas::ledger::ErrorClass;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-/// Longest a token is waited for; a webhook's own timeout may be shorter.
+/// Longest a token is waited for, of the time that the attempt has; a webhook's own timeout may be shorter.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// How long a token is kept of which is not said how long it is good for. The specification leaves that to be found out
 /// otherwise; whoever refuses it sooner has another asked for.
@@ -39,6 +40,8 @@ const REFUSALS: [&str; 6] = [
 #[derive(Default)]
 pub struct AccessToken {
     last: Mutex<Option<Had>>,
+    /// Held by who is asking.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// What came of asking the last time.
@@ -85,7 +88,7 @@ impl Missing {
 }
 
 impl AccessToken {
-    /// The value of the header `authorization`, for a request of this webhook.
+    /// The value of the header `authorization`, for a request of this webhook whose attempt began at `begun`.
     ///
     /// # Errors
     /// [`Missing`]
@@ -94,37 +97,56 @@ impl AccessToken {
         credentials: &ClientCredentials,
         prepared: &Prepared,
         client: &Client,
+        begun: Instant,
     ) -> Result<HeaderValue, Missing> {
-        let begun = Instant::now();
-        let mut last = self.last.lock().await;
-        match &*last {
-            Some(Had { outcome: Ok(held), .. }) if Instant::now() < held.until => return Ok(held.value.clone()),
-            // Asked for while this one waited: asking again would have everybody wait for everybody.
-            Some(Had {
-                at,
-                outcome: Err(missing),
-            }) if *at >= begun => return Err(missing.clone()),
-            _ => {}
+        if let Some(known) = self.known(begun) {
+            return known;
         }
-        let outcome = ask(credentials, prepared, client).await;
+        let timeout = prepared.webhook.timeout.min(TIMEOUT_MAX);
+        let _asking = timeout_at(begun + timeout, self.asking.lock())
+            .await
+            .map_err(|_| Missing::of_request(&egress::Error::timeout(timeout, None)))?;
+        if let Some(known) = self.known(begun) {
+            return known;
+        }
+        let outcome = ask(credentials, prepared, client, begun, timeout).await;
         let answer = outcome.as_ref().map(|held| held.value.clone()).map_err(Missing::clone);
-        *last = Some(Had {
+        *self.last() = Some(Had {
             at: Instant::now(),
             outcome,
         });
         answer
     }
 
+    /// What need not be asked for: a token that is good, or what came of asking after `begun`. Asking again for the latter
+    /// would have everybody wait for everybody.
+    fn known(&self, begun: Instant) -> Option<Result<HeaderValue, Missing>> {
+        let last = self.last();
+        let Had { at, outcome } = last.as_ref()?;
+        let is_good = outcome.as_ref().is_ok_and(|held| Instant::now() < held.until);
+        (is_good || *at >= begun).then(|| outcome.as_ref().map(|held| held.value.clone()).map_err(Missing::clone))
+    }
+
     /// The receiver has refused this one: the next request is to have another.
-    pub async fn refused(&self, value: &HeaderValue) {
-        let mut last = self.last.lock().await;
+    pub fn refused(&self, value: &HeaderValue) {
+        let mut last = self.last();
         if matches!(&*last, Some(Had { outcome: Ok(held), .. }) if held.value == *value) {
             *last = None;
         }
     }
+
+    fn last(&self) -> MutexGuard<'_, Option<Had>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn ask(credentials: &ClientCredentials, prepared: &Prepared, client: &Client) -> Result<Held, Missing> {
+async fn ask(
+    credentials: &ClientCredentials,
+    prepared: &Prepared,
+    client: &Client,
+    begun: Instant,
+    timeout: Duration,
+) -> Result<Held, Missing> {
     let asked_at = Instant::now();
     let request = egress::Request {
         method: Method::POST,
@@ -132,10 +154,10 @@ async fn ask(credentials: &ClientCredentials, prepared: &Prepared, client: &Clie
         tls: prepared.tls.as_ref(),
         headers: credentials.headers.clone(),
         body: credentials.body.clone(),
-        timeout: prepared.webhook.timeout.min(TIMEOUT_MAX),
+        timeout,
     };
     let response = client
-        .send(request)
+        .send_since(begun, request)
         .await
         .outcome
         .map_err(|error| Missing::of_request(&error))?;

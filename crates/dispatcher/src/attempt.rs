@@ -11,6 +11,7 @@
 //! nothing; a crash between the request and the ack makes the request again, with the same event id, and the log shows
 //! the attempt once, marked as handed out twice. That is the only way a receiver gets a duplicate from here.
 
+mod exchange;
 mod trial;
 
 use std::sync::Arc;
@@ -27,23 +28,20 @@ use common::ledger::Ledger;
 use common::model::Standing;
 use common::render::Rendered;
 use common::request::{self, Addressed, Error};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use jiff::Timestamp;
+use http::{HeaderValue, Method};
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::{Ordering, Webhook};
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::EventKey;
 use proto_schemas::ledger::{
-    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Exchange, Fact, Outcome,
-    REJECTED_PAYLOAD_MAX,
+    AttemptFinished, Deferral, DeliveryDeferred, ErrorClass, EventRejected, Fact, Outcome, REJECTED_PAYLOAD_MAX,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::exchange::{Made, Unsent, exchange};
 use crate::classify;
-use crate::echo::Echo;
 use crate::lanes::{Admission, Lanes, Limits, Own};
 use crate::requests::{Ready, Requests};
 
@@ -55,6 +53,8 @@ const NOT_NOW: Duration = Duration::from_secs(30);
 const NOT_KNOWN: Duration = Duration::from_secs(2);
 /// How often to look after the lanes: well under the patience of those who wait in them.
 const TEND_EVERY: Duration = Duration::from_millis(250);
+/// How often to look for what is kept of webhooks and not needed any more.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// What the stage is made of.
 pub struct Parts {
@@ -146,15 +146,24 @@ impl Stage {
         }
     }
 
-    /// Looks after the lanes until `stop`.
+    /// Looks after the lanes, and drops what is kept of webhooks that are gone or get nothing any more, until `stop`.
     pub async fn tend(&self, stop: &CancellationToken) {
         let mut ticks = tokio::time::interval(TEND_EVERY);
+        let mut forgetting = tokio::time::interval(FORGET_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => self.lanes.tend(),
+                _ = forgetting.tick() => self.forget(),
             }
         }
+    }
+
+    fn forget(&self) {
+        self.lanes.forget_idle();
+        self.client.tend();
+        let is_gone = |webhook| self.definitions.webhook(webhook).is_none_or(|found| found.deleted);
+        self.requests.forget(is_gone);
     }
 
     /// Works one message.
@@ -276,85 +285,8 @@ impl Stage {
             headers,
             body: rendered.body.clone(),
         };
-        Ok(self
-            .exchange(ready, request, started_at, prepared.webhook.redirect_is_success)
-            .await)
-    }
-
-    /// Makes a request that lacks nothing but the access token, if it is to have one.
-    async fn exchange(
-        &self,
-        ready: &Ready,
-        mut request: Unsent<'_>,
-        started_at: Timestamp,
-        redirect_is_success: bool,
-    ) -> Made {
-        let begun = Instant::now();
-        let access_token = match ready.access_token(&self.client).await {
-            Ok(access_token) => access_token,
-            Err(missing) => {
-                return Made {
-                    duration: begun.elapsed(),
-                    ..Made::failed(started_at, Outcome::Failed, missing.class, missing.text)
-                };
-            }
-        };
-        if let Some(value) = &access_token {
-            request.headers.insert(header::AUTHORIZATION, value.clone());
-        }
-        let made = self.send_ready(ready, request, started_at, redirect_is_success).await;
-        if let Some(value) = access_token
-            && made.status == Some(StatusCode::UNAUTHORIZED.as_u16())
-        {
-            ready.refused(&value).await;
-        }
-        made
-    }
-
-    /// Makes a request that is ready.
-    async fn send_ready(
-        &self,
-        ready: &Ready,
-        request: Unsent<'_>,
-        started_at: Timestamp,
-        redirect_is_success: bool,
-    ) -> Made {
-        let request_head = egress::head_checksum(&request.method, request.target.as_str(), &request.headers);
-        let prepared = &ready.prepared;
-        let echo = Echo::of(
-            &request.headers,
-            prepared.signature_headers(),
-            prepared.protected_variables(),
-        );
-        let begun = Instant::now();
-        let request = egress::Request {
-            method: request.method,
-            target: request.target,
-            tls: ready.prepared.tls.as_ref(),
-            headers: request.headers,
-            body: request.body,
-            timeout: ready.prepared.webhook.timeout,
-        };
-        let egress::Exchange { outcome, timings, peer } = self.client.send(request).await;
-        let duration = begun.elapsed();
-        let exchange = Exchange {
-            timings,
-            peer,
-            tls_fault: outcome.as_ref().err().and_then(|error| error.tls_fault),
-            request_head: Some(request_head),
-        };
-        let made = match outcome {
-            Ok(response) => Made::answered(started_at, response, redirect_is_success).masked(&echo),
-            Err(error) => Made {
-                status: error.status.map(|status| status.as_u16()),
-                ..Made::failed(started_at, Outcome::Failed, error.class, error.text.into_owned())
-            },
-        };
-        Made {
-            duration,
-            exchange,
-            ..made
-        }
+        let redirect_is_success = prepared.webhook.redirect_is_success;
+        Ok(exchange(&self.client, ready, request, started_at, redirect_is_success).await)
     }
 
     fn finish(&self, due: &DeliveryDue, by: Option<(&Webhook, &Bytes)>, made: Made) -> Fact {
@@ -414,79 +346,6 @@ impl Stage {
             tracing::debug!(%error, "the ledger entry waits for NATS");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
-        }
-    }
-}
-
-/// A request, but for what its webhook has for all.
-struct Unsent<'a> {
-    method: Method,
-    target: &'a egress::Target,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-/// What one request came to.
-struct Made {
-    started_at: Timestamp,
-    duration: Duration,
-    outcome: Outcome,
-    status: Option<u16>,
-    error_class: Option<ErrorClass>,
-    error: String,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-    truncated: bool,
-    retry_after: Option<Duration>,
-    exchange: Exchange,
-}
-
-impl Made {
-    fn failed(started_at: Timestamp, outcome: Outcome, class: ErrorClass, error: String) -> Self {
-        Self {
-            started_at,
-            duration: Duration::ZERO,
-            outcome,
-            status: None,
-            error_class: Some(class),
-            error,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            truncated: false,
-            retry_after: None,
-            exchange: Exchange::default(),
-        }
-    }
-
-    /// Without what the receiver has sent back of the request's secrets.
-    fn masked(mut self, echo: &Echo) -> Self {
-        echo.mask(&mut self.headers, &mut self.body, self.truncated);
-        self
-    }
-
-    fn answered(started_at: Timestamp, response: egress::Response, redirect_is_success: bool) -> Self {
-        let status = response.status.as_u16();
-        let (outcome, error_class) = classify::status(status, redirect_is_success);
-        let retry_after = match outcome {
-            Outcome::Failed => response
-                .headers
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|value| classify::retry_after(value, started_at)),
-            Outcome::Delivered | Outcome::FailedForGood => None,
-        };
-        Self {
-            started_at,
-            duration: Duration::ZERO,
-            outcome,
-            status: Some(status),
-            error: error_class.map_or_else(String::new, |_| format!("the receiver answered {}", response.status)),
-            error_class,
-            headers: response.header_lines(),
-            body: response.body,
-            truncated: response.truncated,
-            retry_after,
-            exchange: Exchange::default(),
         }
     }
 }

@@ -28,11 +28,10 @@ use opentelemetry::metrics::UpDownCounter;
 use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::{RateLimit, Webhook};
 use proto_schemas::id::WebhookId;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::lane::Lane;
 pub use self::lane::Turn;
+use self::lane::{Asked, Lane};
 use crate::breaker::{self, Phase};
 
 /// Bounds of the lanes.
@@ -143,6 +142,9 @@ fn expected_wait(view: View, limits: Limits) -> Duration {
     view.latency.mul_f64(turns.min(1e6))
 }
 
+/// How long a lane is kept that nobody comes to. What was found out about its receiver is old by then.
+const KEPT: Duration = Duration::from_mins(10);
+
 /// All lanes of one process.
 #[derive(Debug)]
 pub struct Lanes {
@@ -236,39 +238,16 @@ impl Lanes {
 
     /// Waits for a turn in the webhook's lane.
     pub async fn enter(&self, webhook: WebhookId, own: Own) -> Admission {
-        let lane = Arc::clone(
-            self.lanes
-                .pin()
-                .get_or_insert_with(webhook, || Arc::new(Lane::new(Some(webhook), self.limits, &self.all))),
-        );
-        let turn = {
-            let mut state = lane.lock();
-            let now = Instant::now();
-            lane.take_on(&mut state, own);
-            if let Some((cause, wait)) = state.shut(now) {
-                return Admission::Parked(cause, wait);
-            }
-            // Looked at before queueing, too: whoever cannot begin in time need not wait for its turn first.
-            let wait = own.rate.map_or(Duration::ZERO, |rate| pace(&state.starts, now, rate));
-            if wait > self.limits.patience {
-                return Admission::Parked(Cause::Paced, wait);
-            }
-            match decide(lane.view(&state), lane.limits(&state)) {
-                Decision::Go => Ok(lane.begin(&mut state)),
-                Decision::Park(wait) => {
-                    lane.evict(&mut state);
-                    return Admission::Parked(Cause::Full, wait);
-                }
-                Decision::Wait => {
-                    let (call, turn) = oneshot::channel();
-                    state.waiting.push_back(call);
-                    Err(turn)
-                }
+        let asked = loop {
+            // One that has just been forgotten is nobody's any more; the next look makes a new one.
+            if let Some(asked) = self.lane(webhook).ask(own) {
+                break asked;
             }
         };
-        let turn = match turn {
-            Ok(turn) => turn,
-            Err(call) => match call.await {
+        let turn = match asked {
+            Asked::Parked(cause, wait) => return Admission::Parked(cause, wait),
+            Asked::Go(turn) => turn,
+            Asked::Wait(call) => match call.await {
                 Ok(Admission::Turn(turn)) => turn,
                 Ok(other) => return other,
                 // A lane outlives its waiters' calls; were one lost, waiting in Postgres is the answer that loses nothing.
@@ -279,6 +258,11 @@ impl Lanes {
             Some(rate) => turn.paced(rate).await,
             None => Admission::Turn(turn),
         }
+    }
+
+    fn lane(&self, webhook: WebhookId) -> Arc<Lane> {
+        let lanes = self.lanes.pin();
+        Arc::clone(lanes.get_or_insert_with(webhook, || Arc::new(Lane::new(Some(webhook), self.limits, &self.all))))
     }
 
     /// A turn at once, for a request that is nobody's delivery: in a lane of its own, and one of all that are under way.
@@ -296,6 +280,12 @@ impl Lanes {
         for lane in self.lanes.pin().values() {
             lane.evict(&mut lane.lock());
         }
+    }
+
+    /// Drops the lanes that nobody has come to in a while and in which nothing is to be remembered: their webhooks are gone, or
+    /// get nothing. To be called every now and then.
+    pub fn forget_idle(&self) {
+        self.lanes.pin().retain(|_, lane| !lane.forget_if_idle());
     }
 }
 

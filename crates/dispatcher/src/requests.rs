@@ -9,6 +9,7 @@ use http::HeaderValue;
 use papaya::{Compute, Operation};
 use proto_schemas::definition::Webhook;
 use proto_schemas::id::WebhookId;
+use tokio::time::Instant;
 
 use crate::access_token::{AccessToken, Missing};
 
@@ -26,24 +27,24 @@ impl Ready {
         here.authentication == webhook.authentication && here.tls == webhook.tls
     }
 
-    /// The header `authorization` of a request, where it has to be had first.
+    /// The header `authorization` of a request, where it has to be had first. `begun`: when the attempt began.
     ///
     /// # Errors
     /// [`Missing`]
-    pub async fn access_token(&self, client: &Client) -> Result<Option<HeaderValue>, Missing> {
+    pub async fn access_token(&self, client: &Client, begun: Instant) -> Result<Option<HeaderValue>, Missing> {
         match &self.prepared.client_credentials {
             None => Ok(None),
             Some(credentials) => self
                 .access_token
-                .get(credentials, &self.prepared, client)
+                .get(credentials, &self.prepared, client, begun)
                 .await
                 .map(Some),
         }
     }
 
     /// The receiver has refused this access token: the next request is to have another.
-    pub async fn refused(&self, access_token: &HeaderValue) {
-        self.access_token.refused(access_token).await;
+    pub fn refused(&self, access_token: &HeaderValue) {
+        self.access_token.refused(access_token);
     }
 }
 
@@ -99,6 +100,11 @@ impl Requests {
         self.make(webhook, Arc::default())
     }
 
+    /// Drops those of webhooks that are gone, and with them what was decrypted of them.
+    pub fn forget(&self, is_gone: impl Fn(WebhookId) -> bool) {
+        self.ready.pin().retain(|webhook, _| !is_gone(*webhook));
+    }
+
     fn make(&self, webhook: &Arc<Webhook>, access_token: Arc<AccessToken>) -> Result<Arc<Ready>, Error> {
         Ok(Arc::new(Ready {
             prepared: Prepared::of(webhook, &self.keys, &self.guard)?,
@@ -127,6 +133,12 @@ mod tests {
             url: "https://example.com/".to_owned(),
             ..Webhook::blank(WebhookId::from_uuid(id), ProjectId::from_uuid(project))
         }
+    }
+
+    /// In PEM.
+    fn certificate() -> String {
+        let made = rcgen::generate_simple_self_signed(["id.example.com".to_owned()]).unwrap();
+        made.cert.pem()
     }
 
     #[test]
@@ -172,7 +184,33 @@ mod tests {
             }),
             ..webhook()
         };
-        let third = requests.prepare(&Arc::new(authenticated)).unwrap();
+        let third = requests.prepare(&Arc::new(authenticated.clone())).unwrap();
         assert!(!Arc::ptr_eq(&third.access_token, &second.access_token));
+        // The same credentials, shown to the token endpoint in another session.
+        let with_tls = Webhook {
+            tls: Some(proto_schemas::definition::Tls {
+                ca: Some(certificate()),
+                client_certificate: None,
+            }),
+            ..authenticated
+        };
+        let fourth = requests.prepare(&Arc::new(with_tls)).unwrap();
+        assert!(!Arc::ptr_eq(&fourth.access_token, &third.access_token));
+    }
+
+    #[test]
+    fn of_webhooks_that_are_gone_nothing_is_kept() {
+        let requests = requests();
+        let stays = requests.prepare(&Arc::new(webhook())).unwrap();
+        for number in 100..200 {
+            let id = WebhookId::from_uuid(Uuid::from_u128(number));
+            let made = requests.prepare(&Arc::new(Webhook { id, ..webhook() })).unwrap();
+            let made = Arc::downgrade(&made);
+            assert!(made.upgrade().is_some());
+            requests.forget(|webhook| webhook == id);
+            assert_eq!(requests.ready.len(), 1, "{number}");
+        }
+        let found = requests.prepare(&stays.prepared.webhook).unwrap();
+        assert!(Arc::ptr_eq(&found, &stays));
     }
 }

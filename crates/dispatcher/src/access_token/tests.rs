@@ -57,7 +57,9 @@ impl World {
 
     async fn get(&self, token: &AccessToken) -> Result<HeaderValue, Missing> {
         let credentials = self.prepared.client_credentials.as_ref().unwrap();
-        token.get(credentials, &self.prepared, &self.client).await
+        token
+            .get(credentials, &self.prepared, &self.client, Instant::now())
+            .await
     }
 
     fn asked(&self) -> usize {
@@ -107,6 +109,31 @@ async fn of_many_at_once_one_asks_and_all_have_what_it_got() {
 }
 
 #[tokio::test]
+async fn of_many_at_once_one_asks_even_where_what_it_gets_is_good_for_no_other() {
+    let world = World::start(|asked| granted(asked, 0)).await;
+    let token = AccessToken::default();
+    for (value, asked) in [("Bearer t0", 1), ("Bearer t1", 2)] {
+        let all = std::iter::repeat_with(|| world.get(&token)).take(50);
+        for got in futures::future::join_all(all).await {
+            assert_eq!(got.unwrap(), value);
+        }
+        assert_eq!(world.asked(), asked);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_refused_while_another_is_asked_for() {
+    let world = World::start(|asked| granted(asked, 3600)).await;
+    let token = AccessToken::default();
+    let first = world.get(&token).await.unwrap();
+    let asking = token.asking.lock().await;
+    // At once, though somebody is asking.
+    token.refused(&first);
+    drop(asking);
+    assert_eq!(world.get(&token).await.unwrap(), "Bearer t1");
+}
+
+#[tokio::test]
 async fn of_many_at_once_all_share_the_failure_of_the_one_that_asked_and_the_next_asks_again() {
     let world = World::start(|_| (401, r#"{"error":"invalid_client"}"#.to_owned())).await;
     let token = AccessToken::default();
@@ -135,9 +162,9 @@ async fn another_is_asked_for_when_one_has_expired_or_was_refused() {
         )
     );
     // Refused late, by when there is another.
-    token.refused(&first).await;
+    token.refused(&first);
     assert_eq!(world.get(&token).await.unwrap(), second);
-    token.refused(&second).await;
+    token.refused(&second);
     assert_eq!(world.get(&token).await.unwrap(), "Bearer t2");
     assert_eq!(world.asked(), 3);
 }

@@ -13,7 +13,7 @@ use proto_schemas::definition::Webhook;
 use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::ledger::{ErrorClass, Fact, Outcome};
 
-use super::{MAX_HANDED_OUT, Made, Stage, Unsent};
+use super::{MAX_HANDED_OUT, Made, Stage, Unsent, exchange};
 use crate::requests::Ready;
 
 /// When to look again for a webhook that is not known yet, and how often at most: a test is published after the webhook,
@@ -94,7 +94,7 @@ impl Stage {
             headers: ready.prepared.check_headers(),
             body: Bytes::new(),
         };
-        let made = self.exchange(ready, request, started_at, false).await;
+        let made = exchange(&self.client, ready, request, started_at, false).await;
         match made.status {
             Some(status)
                 if status != StatusCode::OK && made.error_class.is_none_or(|class| class == ErrorClass::Status) =>

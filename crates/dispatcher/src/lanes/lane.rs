@@ -11,7 +11,7 @@ use proto_schemas::id::WebhookId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Admission, All, Cause, Limits, Own, View, expected_wait, has_room, pace};
+use super::{Admission, All, Cause, Decision, KEPT, Limits, Own, View, decide, expected_wait, has_room, pace};
 use crate::breaker::{Breaker, Gate, Moved, Pass, Phase, Sign};
 use crate::throttle::Throttle;
 
@@ -39,9 +39,32 @@ pub(super) struct State {
     pub(super) starts: VecDeque<Instant>,
     breaker: Breaker,
     throttle: Throttle,
+    /// When somebody came or went last.
+    last: Option<Instant>,
+    /// Whether it is not one of the lanes any more: whoever finds it so has to look for another.
+    is_forgotten: bool,
+}
+
+/// What becomes of a delivery that asks for its turn.
+pub(super) enum Asked {
+    Go(Turn),
+    /// It is called when its turn has come, or it is to wait in Postgres.
+    Wait(oneshot::Receiver<Admission>),
+    Parked(Cause, Duration),
 }
 
 impl State {
+    /// Whether nothing is under way, and nothing of what was is to be remembered.
+    fn is_idle(&self, now: Instant) -> bool {
+        let has_rested = self.last.is_none_or(|last| now.duration_since(last) >= KEPT);
+        let is_paced = self.own.rate.zip(self.starts.back());
+        has_rested
+            && self.in_flight == 0
+            && self.waiting.is_empty()
+            && self.shut(now).is_none()
+            && is_paced.is_none_or(|(rate, start)| now.duration_since(*start) >= rate.window)
+    }
+
     /// Whether nobody may begin now, why, and for how long.
     pub(super) fn shut(&self, now: Instant) -> Option<(Cause, Duration)> {
         // The later of the two holds.
@@ -70,6 +93,49 @@ impl Lane {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a turn; `None` where the lane has been forgotten.
+    pub(super) fn ask(self: &Arc<Self>, own: Own) -> Option<Asked> {
+        let mut state = self.lock();
+        if state.is_forgotten {
+            return None;
+        }
+        let now = Instant::now();
+        state.last = Some(now);
+        self.take_on(&mut state, own);
+        if let Some((cause, wait)) = state.shut(now) {
+            return Some(Asked::Parked(cause, wait));
+        }
+        // Looked at before queueing, too: whoever cannot begin in time need not wait for its turn first.
+        let wait = own.rate.map_or(Duration::ZERO, |rate| pace(&state.starts, now, rate));
+        if wait > self.limits.patience {
+            return Some(Asked::Parked(Cause::Paced, wait));
+        }
+        Some(match decide(self.view(&state), self.limits(&state)) {
+            Decision::Go => Asked::Go(self.begin(&mut state)),
+            Decision::Park(wait) => {
+                self.evict(&mut state);
+                Asked::Parked(Cause::Full, wait)
+            }
+            Decision::Wait => {
+                let (call, turn) = oneshot::channel();
+                state.waiting.push_back(call);
+                Asked::Wait(turn)
+            }
+        })
+    }
+
+    /// Whether it is idle, and by that is forgotten from now on.
+    pub(super) fn forget_if_idle(&self) -> bool {
+        let mut state = self.lock();
+        if state.is_idle(Instant::now()) {
+            state.is_forgotten = true;
+            // With the lane goes its breaker, which may have been left open.
+            self.all.moved(state.breaker.phase(), Phase::Closed);
+            state.breaker.reset();
+        }
+        state.is_forgotten
     }
 
     /// Takes on what the webhook says now.
@@ -149,6 +215,7 @@ impl Lane {
             state.first += 1;
         }
         state.in_flight -= 1;
+        state.last = Some(Instant::now());
         self.all.in_flight.fetch_sub(1, Ordering::Relaxed);
         let unclaimed = self.call_next(&mut state);
         self.evict(&mut state);

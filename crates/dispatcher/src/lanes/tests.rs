@@ -362,3 +362,68 @@ async fn those_who_wait_in_a_lane_that_stands_still_are_parked_without_anybody_c
     lanes.tend();
     assert!(matches!(waiting.await.unwrap(), Admission::Parked(Cause::Full, _)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn lanes_that_nobody_comes_to_are_forgotten_and_made_anew_for_who_does() {
+    let lanes = Lanes::new(LIMITS);
+    let there = || {
+        lanes.forget_idle();
+        lanes.lanes.len()
+    };
+    for number in 0..100 {
+        drop(turn(&lanes, number).await);
+    }
+    assert_eq!(there(), 100, "they may be needed again at once");
+    tokio::time::advance(KEPT / 2).await;
+    drop(turn(&lanes, 1).await);
+    tokio::time::advance(KEPT / 2).await;
+    assert_eq!(there(), 1);
+    // Found before it was forgotten, and asked afterwards.
+    let found = lanes.lane(webhook(1));
+    tokio::time::advance(KEPT / 2).await;
+    assert_eq!(there(), 0);
+    assert!(found.ask(Own::default()).is_none());
+    drop(turn(&lanes, 1).await);
+    assert_eq!(there(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_in_which_something_is_to_be_remembered_is_not_forgotten() {
+    let lanes = Lanes::new(LIMITS);
+    let there = || {
+        lanes.forget_idle();
+        lanes.lanes.len()
+    };
+    // A request under way.
+    let held = turn(&lanes, 1).await;
+    tokio::time::advance(KEPT).await;
+    assert_eq!(there(), 1);
+    drop(held);
+    tokio::time::advance(KEPT).await;
+    assert_eq!(there(), 0);
+    // A receiver that wants to be left alone for longer.
+    request(&lanes, Sign::Well, Some(KEPT * 3)).await;
+    tokio::time::advance(KEPT * 2).await;
+    assert_eq!(there(), 1);
+    tokio::time::advance(KEPT).await;
+    assert_eq!(there(), 0);
+    // A rate.
+    let own = Own {
+        rate: Some(RateLimit {
+            requests: 1,
+            window: KEPT * 3,
+        }),
+        ..Own::default()
+    };
+    assert!(matches!(lanes.enter(webhook(1), own).await, Admission::Turn(_)));
+    tokio::time::advance(KEPT * 2).await;
+    assert_eq!(there(), 1);
+    tokio::time::advance(KEPT).await;
+    assert_eq!(there(), 0);
+    // A breaker that is open goes once somebody could probe and nobody has come to.
+    broken(&lanes).await;
+    assert_eq!(there(), 1);
+    tokio::time::advance(KEPT).await;
+    assert_eq!(there(), 0);
+    drop((turn(&lanes, 1).await, turn(&lanes, 1).await));
+}
