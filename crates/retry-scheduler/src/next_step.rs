@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use proto_schemas::id::AttemptRef;
-use proto_schemas::ledger::{AttemptFinished, Outcome};
+use proto_schemas::ledger::{AttemptFinished, ErrorClass, Outcome};
 
 /// Longest a receiver can put us off with `Retry-After`.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -14,6 +14,12 @@ pub const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How much longer than its delay a wait may be, so that what failed together is not tried again together.
 pub const SPREAD: f64 = 0.1;
+
+/// The attempt from which on one that is refused for where it leads ends its delivery: a name may lead to the wrong place for
+/// a moment, but what does so for days is looked up for nothing.
+pub const REFUSED_MAX: u32 = 3;
+/// What is said then. The same of every address.
+const REFUSED: &str = "no request may go to where the webhook leads";
 
 /// What follows from an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +43,8 @@ pub enum NextStep {
 /// What follows from `fact`, as seen at `now`.
 ///
 /// The next delay counts from the end of the request, which for a dispatcher whose clock is ahead is now. Whatever the
-/// ladder and the receiver say, whichever is later holds, plus up to [`SPREAD`] of it.
+/// ladder and the receiver say, whichever is later holds, plus up to [`SPREAD`] of it. An attempt that was refused for where
+/// it leads has no other after the third, however long the ladder is.
 #[must_use]
 pub fn decide(fact: &AttemptFinished, now: Timestamp) -> NextStep {
     let attempt = fact.attempt.attempt;
@@ -46,6 +53,11 @@ pub fn decide(fact: &AttemptFinished, now: Timestamp) -> NextStep {
         Outcome::FailedForGood => {
             return NextStep::Dead {
                 reason: format!("no later attempt can succeed; the last: {}", cause(fact)),
+            };
+        }
+        Outcome::Failed if fact.error_class == Some(ErrorClass::RefusedAddress) && attempt >= REFUSED_MAX => {
+            return NextStep::Dead {
+                reason: REFUSED.to_owned(),
             };
         }
         Outcome::Failed => {}
@@ -198,6 +210,37 @@ mod tests {
             (None, Some(ErrorClass::Webhook), "the webhook is deleted".into());
         let reason = "no later attempt can succeed; the last: webhook: the webhook is deleted".into();
         assert_eq!(decide(&fact, NOW), NextStep::Dead { reason });
+    }
+
+    #[test]
+    fn what_is_refused_for_where_it_leads_is_tried_three_times_and_not_for_days() {
+        let refused = |attempt, ladder: &[u64]| {
+            let fact = AttemptFinished {
+                status: None,
+                error_class: Some(ErrorClass::RefusedAddress),
+                error: "target address not allowed".into(),
+                ..fact(attempt, Outcome::Failed, ladder)
+            };
+            decide(&fact, NOW)
+        };
+        let ladder = [0, 60, 300, 3600, 86_400];
+        for attempt in [1, 2] {
+            assert!(matches!(refused(attempt, &ladder), NextStep::Again { .. }), "{attempt}");
+        }
+        let dead = |reason: &str| NextStep::Dead { reason: reason.into() };
+        for attempt in [3, 4] {
+            assert_eq!(
+                refused(attempt, &ladder),
+                dead("no request may go to where the webhook leads")
+            );
+        }
+        // A ladder may be over before.
+        assert_eq!(
+            refused(2, &[0, 60]),
+            dead("gave up after 2 attempts; the last: refused_address: target address not allowed")
+        );
+        let step = decide(&fact(3, Outcome::Failed, &ladder), NOW);
+        assert!(matches!(step, NextStep::Again { .. }), "{step:?}");
     }
 
     #[test]
