@@ -31,7 +31,7 @@ use super::resolver::{self, Resolver};
 
 /// How many connections may be open, over all hosts, that are kept for later requests. Many hosts with a few idle ones each
 /// would come to the end of what the system lets a process open, and then nobody is reached any more.
-const KEPT_MAX: usize = 4096;
+const KEPT_MAX: usize = 2048;
 /// Name look-up, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

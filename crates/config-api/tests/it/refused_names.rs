@@ -32,6 +32,7 @@ async fn a_name_that_leads_inside_is_refused_wherever_a_url_is_saved() {
     let mut authenticated = simple("authenticated");
     authenticated["authentication"] = tokens_from(INSIDE);
     let hook = "/v1/projects/shop/webhooks/slack";
+    let mut taken = Vec::new();
     for (method, path, body, pointer) in [
         (Method::POST, "/v1/projects/shop/webhooks", wanted, "#/url"),
         (
@@ -49,21 +50,17 @@ async fn a_name_that_leads_inside_is_refused_wherever_a_url_is_saved() {
         ),
     ] {
         let (status, problem) = client.call(method.clone(), path, Some(body.clone())).await;
-        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{method} {body}: {problem}");
         let error = &problem["errors"][0];
-        assert_eq!(
-            (error["pointer"].as_str(), error["detail"].as_str()),
-            (Some(pointer), Some("target address not allowed")),
-            "{method} {body}: {problem}"
+        let told = (status, error["pointer"].as_str(), error["detail"].as_str());
+        let refused = (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Some(pointer),
+            Some("target address not allowed"),
         );
+        if told != refused {
+            taken.push(format!("{method} {body}: {status} {problem}"));
+        }
     }
-    let unchanged = client.get(hook).await;
-    assert_eq!(unchanged["revision"], webhook["revision"]);
-    // One that leads outside, or nowhere yet, is saved: it is the name that was refused, and not what else was said.
-    let elsewhere = json!({ "url": "https://nowhere.invalid/hook" });
-    let (status, answer) = client.call(Method::PATCH, hook, Some(elsewhere)).await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
-
     // UbiOps' own API has tests of webhooks that are not saved.
     let test = |url: &str| {
         json!({
@@ -75,10 +72,16 @@ async fn a_name_that_leads_inside_is_refused_wherever_a_url_is_saved() {
     };
     let path = "/v2.1/projects/ml/webhooks-tests";
     let (status, problem) = client.call(Method::POST, path, Some(test(INSIDE))).await;
-    assert!(
-        status.is_client_error() && problem.to_string().contains("target address not allowed"),
-        "{status} {problem}"
-    );
+    if !(status.is_client_error() && problem.to_string().contains("target address not allowed")) {
+        taken.push(format!("a test of UbiOps: {status} {problem}"));
+    }
+    assert_eq!(taken, Vec::<String>::new());
+    let unchanged = client.get(hook).await;
+    assert_eq!(unchanged["revision"], webhook["revision"]);
+    // One that leads outside, or nowhere yet, is saved: it is the name that was refused, and not what else was said.
+    let elsewhere = json!({ "url": "https://nowhere.invalid/hook" });
+    let (status, answer) = client.call(Method::PATCH, hook, Some(elsewhere)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
     let (status, answer): (StatusCode, Value) = client
         .call(Method::POST, path, Some(test("https://nowhere.invalid/")))
         .await;
