@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::Canaries;
 
@@ -106,6 +109,62 @@ impl Api {
             request = request.header(*name, *value);
         }
         Ok(request.send().await?.error_for_status()?)
+    }
+
+    /// One request with a body of any kind, to config-api or ingest by their base URL: only the status.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn say(
+        &self,
+        method: Method,
+        url: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> anyhow::Result<StatusCode> {
+        let mut request = self.http.request(method, url).header("content-type", content_type);
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        Ok(request.body(body).send().await?.status())
+    }
+
+    /// A POST of JSON with headers, to config-api or ingest by their base URL: all of the answer.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn post(&self, url: &str, headers: &[(&str, &str)], body: &Value) -> anyhow::Result<Response> {
+        let mut request = self.http.post(url).json(body);
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Ok(request.send().await?)
+    }
+
+    /// What is answered to a request that announces a body and sends none of it, within `patience`: all of the answer, its
+    /// head included.
+    ///
+    /// # Errors
+    /// Where there is no answer, or none in time.
+    pub async fn announce(&self, method: Method, url: &str, length: u64, patience: Duration) -> anyhow::Result<String> {
+        let rest = url.strip_prefix("http://").context("no http url")?;
+        let (authority, path) = rest.split_once('/').context("no path")?;
+        let mut head = format!("{method} /{path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n");
+        if !self.token.is_empty() {
+            head += &format!("authorization: Bearer {}\r\n", self.token);
+        }
+        head += &format!("content-length: {length}\r\n\r\n");
+        let mut stream = TcpStream::connect(authority).await?;
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        let reading = tokio::time::timeout(patience, stream.read_to_string(&mut answer));
+        reading
+            .await
+            .with_context(|| format!("{method} {url}: no answer within {patience:?}"))??;
+        Ok(answer)
     }
 
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {

@@ -121,6 +121,7 @@ impl Cluster {
             ("POSTHASTE_EGRESS_ALLOW_CIDRS", "127.0.0.0/8,::1/128".to_owned()),
             // A test asks as fast as it can; those about limits set them.
             ("POSTHASTE_RATE_LIMIT", "0".to_owned()),
+            ("POSTHASTE_INGEST_RATE_LIMIT", "0".to_owned()),
             ("POSTHASTE_DRAIN_DELAY", "0s".to_owned()),
             // Tests of what follows from failures have many; those about breakers set it.
             ("POSTHASTE_BREAKER_FAILURES", "0".to_owned()),

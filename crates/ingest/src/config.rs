@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::bus;
+use common::http::rate_limit;
 use common::model::limits::WEBHOOKS_MAX;
 use proto_schemas::ledger::REJECTED_PAYLOAD_MAX;
 
@@ -18,6 +19,30 @@ pub struct Config {
     /// Most events in one batch over HTTP.
     #[arg(long, env = "POSTHASTE_MAX_BATCH", default_value_t = 500)]
     pub max_batch: usize,
+    /// Requests a second that a token is good for over HTTP, at each process; 0: any number. Events over NATS are not counted.
+    #[arg(
+        long,
+        env = "POSTHASTE_INGEST_RATE_LIMIT",
+        value_name = "REQUESTS",
+        default_value_t = 2_000
+    )]
+    pub rate_limit: u32,
+    /// Requests that a token is good for at once over HTTP.
+    #[arg(
+        long,
+        env = "POSTHASTE_INGEST_RATE_LIMIT_BURST",
+        value_name = "REQUESTS",
+        default_value_t = 4_000
+    )]
+    pub rate_limit_burst: u32,
+    /// Requests a minute with a token that is not valid, from one address; 0: any number.
+    #[arg(
+        long,
+        env = "POSTHASTE_REFUSED_TOKENS_PER_MINUTE",
+        value_name = "REQUESTS",
+        default_value_t = 60
+    )]
+    pub refused_tokens_per_minute: u32,
     /// Events worked on at once.
     // Enough to have many acknowledgements under way; what is held beyond that is only in front of other projects' events.
     #[arg(long, env = "POSTHASTE_INGEST_MAX_HELD", default_value_t = 512)]
@@ -43,6 +68,16 @@ impl Config {
     #[must_use]
     pub fn max_event_bytes(&self) -> usize {
         usize::try_from(self.max_event_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// How much may be asked over HTTP.
+    #[must_use]
+    pub fn rate_limits(&self) -> rate_limit::Config {
+        rate_limit::Config {
+            rate_limit: self.rate_limit,
+            rate_limit_burst: self.rate_limit_burst,
+            refused_tokens_per_minute: self.refused_tokens_per_minute,
+        }
     }
 
     /// Checks the settings against the server's.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use common::bus::{Bus, Options, Seen};
 use common::definitions::Definitions;
+use common::http::rate_limit::RateLimits;
 use common::service::{Context, Service};
 use proto_schemas::stream::EVENTS;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,7 @@ impl Service for Ingest {
             seen: Seen::new(bus.clone()),
             definitions: Arc::clone(&definitions),
             clock: context.clock.clone(),
+            rate_limits: Arc::new(RateLimits::new(&config.rate_limits())),
             max_event_bytes: config.max_event_bytes(),
             max_batch: config.max_batch,
         });

@@ -2,6 +2,7 @@
 //! and as another project's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use posthaste_tests::{Answer, Api, Cluster, Receiver, Setup, eventually};
 use reqwest::{Method, StatusCode};
@@ -12,6 +13,9 @@ const INGEST: &str = include_str!("../../../docs/openapi-ingest.json");
 
 /// Every scope that a token can have.
 const SCOPES: [&str; 4] = ["admin", "configure", "publish", "read"];
+
+/// Well below the 15 s that a body may take.
+const AT_ONCE: Duration = Duration::from_secs(7);
 
 /// What a document says of an operation, and this test needs.
 #[derive(Debug)]
@@ -103,6 +107,33 @@ impl Operation {
             "publish_events" => Some(json!({ "events": [{ "type": "order.paid", "data": 1 }] })),
             _ if [Method::POST, Method::PATCH].contains(&self.method) => Some(json!({})),
             _ => None,
+        }
+    }
+
+    /// The same operation with bodies that are wrong, or never come. What is wrong with the token is said all the same, and
+    /// nothing of a body is waited for.
+    async fn refuses_whatever_the_body(&self, client: &Api, which: &str, path: &str) {
+        let base = if self.is_intake { &client.ingest } else { &client.api };
+        let url = format!("{base}{path}");
+        for (content_type, body) in [
+            ("application/json", "{\"type\":"),
+            ("text/plain", "nonsense"),
+            ("application/json", ""),
+        ] {
+            let status = client.say(self.method.clone(), &url, content_type, body).await.unwrap();
+            assert_eq!(status, 401, "{} with {which} token and `{body}`", self.id);
+        }
+        for length in [1_000, 1_000_000_000_000] {
+            let answer = client
+                .announce(self.method.clone(), &url, length, AT_ONCE)
+                .await
+                .unwrap();
+            let is_refused = answer.starts_with("HTTP/1.1 401 ");
+            assert!(
+                is_refused,
+                "{} with {which} token and {length} bytes to come: {answer}",
+                self.id
+            );
         }
     }
 
@@ -266,6 +297,7 @@ async fn every_operation_is_refused_without_a_good_token_and_without_its_scope()
         for (which, client) in refused {
             let (status, answer) = operation.ask(client, &path).await;
             assert_eq!(status, 401, "{} with {which} token: {answer}", operation.id);
+            operation.refuses_whatever_the_body(client, which, &path).await;
         }
         let Needs::Scope(scope) = &operation.needs else {
             continue;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use posthaste_tests::{Cluster, Producer, Receiver, eventually, program};
+use posthaste_tests::{Api, Cluster, Producer, Receiver, Setup, eventually, program};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -297,6 +298,117 @@ async fn a_bad_request_is_refused_with_what_is_wrong_and_where() {
         .await
         .unwrap();
     assert_eq!(status.as_u16(), 409, "{answer}");
+}
+
+/// Longer than a refusal takes, and shorter than a body may.
+const AT_ONCE: Duration = Duration::from_secs(7);
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_before_it_comes_and_alone() {
+    let cluster = Cluster::start().await.unwrap();
+    let api = &cluster.admin;
+    api.create_project("acme").await.unwrap();
+    let (events, batch) = ("/v1/projects/acme/events", "/v1/projects/acme/events/batch");
+    cluster.definitions_in_force().await.unwrap();
+
+    // One byte more than may be; it need not even be sent.
+    for (url, longest) in [
+        (format!("{}/v1/projects/acme/webhooks", api.api), 256 * 1024),
+        (format!("{}{events}", api.ingest), (256 + 16) * 1024),
+        (format!("{}{batch}", api.ingest), 8 * 1024 * 1024),
+    ] {
+        let answer = api.announce(Method::POST, &url, longest + 1, AT_ONCE).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{url}: {answer}");
+        let chunks = (0..longest / 65_536 + 1).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536]));
+        let unannounced = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+        let status = api
+            .say(Method::POST, &url, "application/json", unannounced)
+            .await
+            .unwrap();
+        assert_eq!(status, 413, "{url}");
+        let full = vec![b' '; usize::try_from(longest).unwrap()];
+        let status = api.say(Method::POST, &url, "application/json", full).await.unwrap();
+        assert_eq!(status, 400, "{url}: no JSON, but not too long");
+    }
+
+    // Of a batch, what is too large alone.
+    let event = |bytes: usize| json!({ "type": "a", "data": "x".repeat(bytes - 2) });
+    let body = json!({ "events": [event(256 * 1024), event(256 * 1024 + 1)] });
+    let (status, answer) = api.intake(batch, &body).await.unwrap();
+    let statuses: Vec<_> = answer["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["status"])
+        .collect();
+    assert_eq!(
+        (status.as_u16(), statuses),
+        (207, vec![&json!(202), &json!(413)]),
+        "{answer}"
+    );
+    for (count, expected) in [(500, 202), (501, 422), (0, 422)] {
+        let body = json!({ "events": vec![event(3); count] });
+        let (status, answer) = api.intake(batch, &body).await.unwrap();
+        assert_eq!(status.as_u16(), expected, "{count} events: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_too_much_of_intake_is_told_when_to_come_again_and_others_are_not() {
+    let env = [
+        ("POSTHASTE_INGEST_RATE_LIMIT", "1"),
+        ("POSTHASTE_INGEST_RATE_LIMIT_BURST", "3"),
+        ("POSTHASTE_REFUSED_TOKENS_PER_MINUTE", "2"),
+        // Requests of this test say themselves where they come from.
+        ("POSTHASTE_TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let cluster = Cluster::start_with(Setup {
+        env: env.map(|(name, value)| (name, value.to_owned())).to_vec(),
+        ..Setup::default()
+    })
+    .await
+    .unwrap();
+    let api = &cluster.admin;
+    api.create_project("acme").await.unwrap();
+    let path = "/v1/projects/acme/tokens";
+    let made = api
+        .ok(Method::POST, path, Some(&json!({ "scopes": ["publish"] })))
+        .await
+        .unwrap();
+    let publisher = api.with_token(made["token"].as_str().unwrap());
+    cluster.definitions_in_force().await.unwrap();
+    let url = format!("{}/v1/projects/acme/events", api.ingest);
+    let event = json!({ "type": "a", "data": 1 });
+    let post = async |client: &Api, from: &str| client.post(&url, &[("x-forwarded-for", from)], &event).await.unwrap();
+
+    for _ in 0..3 {
+        assert_eq!(post(&publisher, "192.0.2.1").await.status(), 202);
+    }
+    let refused = eventually("too many requests", || async {
+        let answer = post(&publisher, "192.0.2.1").await;
+        (answer.status() == 429).then_some(answer)
+    })
+    .await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let left = |name: &str| refused.headers()[name].to_str().unwrap();
+    assert_eq!((left("ratelimit-limit"), left("ratelimit-remaining")), ("3", "0"));
+    assert_eq!(post(api, "192.0.2.1").await.status(), 202, "another token");
+
+    // Who guesses is known by the address that the proxy has added, whatever is written in front of it.
+    let nobodys = api.with_token("ph_nobodysnobodysnobodysnobodysno_000000");
+    for (client, from, expected) in [
+        (&api.anonymous(), "198.51.100.1", 401),
+        (&nobodys, "10.1.1.1, 198.51.100.1", 401),
+        (&nobodys, "10.1.1.2, 198.51.100.1", 429),
+        (&nobodys, "198.51.100.2", 401),
+    ] {
+        assert_eq!(post(client, from).await.status(), expected, "{from}");
+    }
+    assert_eq!(
+        post(api, "198.51.100.1").await.status(),
+        202,
+        "a good token from that address"
+    );
 }
 
 #[tokio::test]

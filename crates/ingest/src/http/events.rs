@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use common::bus::{self, Claim};
 use common::failpoint::{self, Point};
 use common::http::openapi::ProblemBody;
-use common::http::{Code, FieldError, Json, Path, Problem, parse};
+use common::http::{Code, FieldError, Json, Problem, parse};
 
 use futures::future::join_all;
 use proto_schemas::definition::{Project, SchemaCheck};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Intake;
+use super::{Intake, Publishing};
 use crate::accept::{self, Rejection};
 use crate::{repeats, schema_check};
 
@@ -111,11 +111,10 @@ pub(super) struct BatchResult {
 )]
 pub(super) async fn publish(
     State(intake): State<Arc<Intake>>,
-    Path(project): Path<String>,
+    Publishing(project): Publishing,
     headers: HeaderMap,
     Json(event): Json<PostedEvent>,
 ) -> Result<(StatusCode, Json<AcceptedEvent>), Problem> {
-    let project = intake.authorise(&headers, &project)?;
     let trace = trace_of(&headers);
     let checked = intake.check(&project, event, trace).await?;
     let claimed = intake.claim(&project, checked).await?;
@@ -145,11 +144,10 @@ pub(super) async fn publish(
 )]
 pub(super) async fn publish_batch(
     State(intake): State<Arc<Intake>>,
-    Path(project): Path<String>,
+    Publishing(project): Publishing,
     headers: HeaderMap,
     Json(body): Json<Box<RawValue>>,
 ) -> Result<(StatusCode, Json<BatchResult>), Problem> {
-    let project = intake.authorise(&headers, &project)?;
     let events: Vec<Box<RawValue>> = match body.get().starts_with('[') {
         true => parse(body.get().as_bytes())?,
         false => parse::<PostedBatch>(body.get().as_bytes())?.events,

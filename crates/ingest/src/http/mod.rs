@@ -5,18 +5,21 @@ mod events;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::HeaderMap;
+use axum::extract::{DefaultBodyLimit, FromRequestParts};
+use axum::http::request::Parts;
+use axum::middleware::from_fn;
 use common::bus::{Bus, Seen};
 use common::clock::Clock;
 use common::definitions::Definitions;
 use common::http::auth::bearer;
 use common::http::openapi::{self, About};
-use common::http::{Code, Problem};
+use common::http::rate_limit::{self, RateLimits};
+use common::http::{Code, Path, Problem};
 use common::token::{self, Scope};
-use proto_schemas::definition::Project;
+use proto_schemas::definition::{Project, Token};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Intake {
     pub definitions: Arc<Definitions>,
     /// Time of ids and of tokens' expiry.
     pub clock: Clock,
+    /// What each token may ask.
+    pub rate_limits: Arc<RateLimits>,
     /// Largest event, in bytes of its data.
     pub max_event_bytes: usize,
     /// Most events in one batch.
@@ -49,7 +54,7 @@ pub fn router(intake: Intake) -> Router {
         .merge(OpenApiRouter::new().routes(routes!(events::publish)).layer(one))
         .merge(OpenApiRouter::new().routes(routes!(events::publish_batch)).layer(batch));
     let (routes, _) = openapi::serve(routes, &ABOUT);
-    routes.with_state(Arc::new(intake))
+    routes.layer(from_fn(rate_limit::announce)).with_state(Arc::new(intake))
 }
 
 const ABOUT: About = About {
@@ -70,24 +75,21 @@ pub fn document() -> String {
     openapi::text(&openapi::complete(routes.into_openapi(), &ABOUT))
 }
 
-impl Intake {
-    /// The project of the path, if the request's token may publish to it.
-    fn authorise(&self, headers: &HeaderMap, project: &str) -> Result<Arc<Project>, Problem> {
-        let refused = || {
-            Problem::new(
-                Code::Unauthenticated,
-                "the token is not known, has expired or was revoked",
-            )
-        };
-        let hash = hex::encode(token::hash(bearer(headers)?));
-        let token = self.definitions.token(&hash).ok_or_else(refused)?;
-        if token.revoked || token.expires_at.is_some_and(|expiry| expiry <= self.clock.now()) {
-            return Err(refused());
-        }
+/// The project of the path, to which the request's token may publish. It is an argument of each handler, in front of the
+/// body: nothing of a body is read for who has no token.
+#[derive(Debug)]
+struct Publishing(Arc<Project>);
+
+impl FromRequestParts<Arc<Intake>> for Publishing {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, intake: &Arc<Intake>) -> Result<Self, Problem> {
+        let token = intake.token(parts)?;
+        let Path(named) = Path::<String>::from_request_parts(parts, intake).await?;
         // A project that another token's bearer may not see is as if it were not there.
-        let project = self
+        let project = intake
             .definitions
-            .project(project)
+            .project(&named)
             .filter(|project| token.project.is_none_or(|own| own == project.id))
             .ok_or_else(|| Problem::new(Code::NotFound, "there is no such project"))?;
         let allowed = token
@@ -96,9 +98,30 @@ impl Intake {
             .filter_map(|scope| scope.parse::<Scope>().ok())
             .any(|scope| scope.allows(Scope::Publish));
         match allowed {
-            true => Ok(project),
+            true => Ok(Self(project)),
             false => Err(Problem::new(Code::MissingScope, "the token lacks the scope `publish`")),
         }
+    }
+}
+
+impl Intake {
+    /// The request's token, if it is a good one and has not asked for too much.
+    fn token(&self, parts: &Parts) -> Result<Arc<Token>, Problem> {
+        let bearer = bearer(&parts.headers).map_err(|refused| self.rate_limits.count_refused(parts, refused))?;
+        let hash = token::hash(bearer);
+        let is_good =
+            |token: &Arc<Token>| !token.revoked && token.expires_at.is_none_or(|expiry| expiry > self.clock.now());
+        let Some(token) = self.definitions.token(&hex::encode(hash)).filter(is_good) else {
+            let refused = Problem::new(
+                Code::Unauthenticated,
+                "the token is not known, has expired or was revoked",
+            );
+            return Err(self.rate_limits.count_refused(parts, refused));
+        };
+        // Its id is not known here; half of its hash, as long as an id, tells it from others as well.
+        let counted_as = Uuid::from_slice(&hash[..16]).unwrap_or_default();
+        self.rate_limits.count(counted_as, parts)?;
+        Ok(token)
     }
 }
 
