@@ -11,31 +11,36 @@
 //!   └ longer than `head`: closed                                                        └ closed
 //! ```
 //!
-//! HTTP/2 shares one connection among requests; from its preface on, hyper's pings watch over it.
+//! HTTP/2 shares one connection among requests. From its preface on, hyper's pings find out who is gone; who is there and
+//! asks for nothing is found by [`Activity::unused`], and who does not take what it asked for, by [`Activity::stalled`].
 
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What happens on a connection, as its stream and its requests tell each other.
+/// What happens on a connection, as its stream, its requests and their answers tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Heads received so far.
     heads: AtomicU64,
     /// Requests whose answer is not out yet.
     open: AtomicUsize,
+    /// Whether requests share the connection.
+    is_shared: AtomicBool,
+    /// Counts the stretches of time of [`Activity::stalled`].
+    stretch: AtomicUsize,
+    /// Pieces of answers that are not taken yet: those of the present stretch, and older ones. The places change at each.
+    untaken: [AtomicUsize; 2],
 }
 
 impl Activity {
@@ -44,6 +49,41 @@ impl Activity {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.heads.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(self))
+    }
+
+    /// A piece of an answer is handed over. It is untaken until what is returned is dropped.
+    pub(super) fn hand_over(self: &Arc<Self>) -> Untaken {
+        let place = self.stretch.load(Ordering::Relaxed) % 2;
+        self.untaken[place].fetch_add(1, Ordering::Relaxed);
+        Untaken {
+            activity: Arc::clone(self),
+            place,
+        }
+    }
+
+    /// Ready once a piece of an answer was not taken for `unread`, or for twice that at most: pieces are counted, not
+    /// timed, so that they cost next to nothing.
+    pub(super) async fn stalled(&self, unread: Duration) {
+        loop {
+            let older = self.stretch.fetch_add(1, Ordering::Relaxed) % 2;
+            tokio::time::sleep(unread).await;
+            if self.untaken[older].load(Ordering::Relaxed) > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Ready once a connection that requests share had none for `idle`, or for twice that at most.
+    pub(super) async fn unused(&self, idle: Duration) {
+        let mut before = None;
+        loop {
+            let (heads, open) = (self.heads.load(Ordering::Relaxed), self.open.load(Ordering::Relaxed));
+            if open == 0 && before == Some((heads, open)) && self.is_shared.load(Ordering::Relaxed) {
+                return;
+            }
+            before = Some((heads, open));
+            tokio::time::sleep(idle).await;
+        }
     }
 }
 
@@ -57,27 +97,16 @@ impl Drop for Open {
     }
 }
 
-/// An answer's body, which keeps its request open.
+/// A piece of an answer that its client has not taken yet.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) body: Body,
-    pub(super) _open: Open,
+pub(super) struct Untaken {
+    activity: Arc<Activity>,
+    place: usize,
 }
 
-impl hyper::body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.activity.untaken[self.place].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -143,6 +172,7 @@ impl<S> Patient<S> {
             if self.preface == Some(PREFACE.len()) {
                 self.preface = None;
                 self.phase = Phase::Multiplexed;
+                self.activity.is_shared.store(true, Ordering::Relaxed);
             }
         }
         if matches!(self.phase, Phase::Idle(_)) {

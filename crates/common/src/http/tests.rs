@@ -1,5 +1,7 @@
 //! What handlers built of these parts answer, through axum's router.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body as AxumBody;
 use axum::extract::DefaultBodyLimit;
@@ -9,6 +11,7 @@ use axum::routing::{get, post};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -113,9 +116,12 @@ async fn a_body_of_another_kind_is_a_415() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_a_408() {
     let never = AxumBody::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    let (status, _, json) = send(post_json(never)).await;
+    let begun = Instant::now();
+    let sent = tokio::time::timeout(Duration::from_secs(3600), send(post_json(never))).await;
+    let (status, _, json) = sent.expect("an answer");
     assert_eq!(status, 408);
     assert_eq!(json["detail"], "no whole body within 15 s");
+    assert_eq!(begun.elapsed().as_secs(), 15);
 }
 
 #[tokio::test]

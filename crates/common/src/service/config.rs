@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::duration;
-use crate::http::server;
+use crate::config::{duration, size};
+use crate::egress::Cidrs;
+use crate::http::server::{self, Limits, Proxies};
 
 /// How a service is run; what it does is its own [`super::Service::Config`].
 #[derive(Debug, Clone, clap::Args)]
@@ -28,6 +29,26 @@ pub struct Args {
     #[arg(long, env = "POSTHASTE_MAX_CONNECTIONS", default_value_t = server::MAX_CONNECTIONS, value_name = "COUNT",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
+    /// Open HTTP connections at once from one address (from one /64 network of IPv6); further ones are closed.
+    #[arg(long, env = "POSTHASTE_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = server::MAX_CONNECTIONS_PER_ADDRESS,
+        value_name = "COUNT", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_connections_per_address: usize,
+    /// Memory that the bodies of HTTP requests may take together; who finds none left is told to come again (503).
+    #[arg(long, env = "POSTHASTE_MAX_BODY_MEMORY", default_value = "256MiB", value_parser = body_memory, value_name = "BYTES")]
+    pub max_body_memory: usize,
+    /// Proxies in front of this service, which say in X-Forwarded-For or Forwarded where a request comes from.
+    #[arg(long, env = "POSTHASTE_TRUSTED_PROXIES", default_value = "", value_name = "CIDR,…")]
+    pub trusted_proxies: Cidrs,
+}
+
+/// The least that leaves room for two of the largest bodies.
+const LEAST_BODY_MEMORY: usize = 16 * 1024 * 1024;
+
+fn body_memory(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes if bytes < LEAST_BODY_MEMORY => Err("at least 16MiB: one body may have 8MiB".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 impl Args {
@@ -40,6 +61,23 @@ impl Args {
             startup_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
             max_connections: server::MAX_CONNECTIONS,
+            max_connections_per_address: server::MAX_CONNECTIONS_PER_ADDRESS,
+            max_body_memory: server::MAX_BODY_MEMORY,
+            trusted_proxies: Cidrs::default(),
         }
+    }
+
+    /// What its HTTP server puts up with.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            max_body_memory: self.max_body_memory,
+            ..Limits::default()
+        }
+    }
+
+    pub(super) fn proxies(&self) -> Proxies {
+        Proxies(self.trusted_proxies.clone())
     }
 }

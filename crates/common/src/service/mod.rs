@@ -34,7 +34,7 @@ use self::ready_file::ReadyFile;
 use self::supervise::Supervised;
 use crate::clock::Clock;
 use crate::health::{self, Health};
-use crate::http::server::{self, Limits};
+use crate::http::server;
 use crate::telemetry;
 
 /// Every program of ours allocates through this: a delivery makes dozens of small, short-lived pieces.
@@ -128,15 +128,12 @@ pub async fn start<S: Service>(config: S::Config, args: Args, stop: Cancellation
     health.set(health::SERVICE, Err("starting".to_owned()));
     let entrance = Entrance::new(&health);
     let winding_down = CancellationToken::new();
-    let limits = Limits {
-        max_connections: args.max_connections,
-        ..Limits::default()
-    };
+    let (limits, proxies) = (args.limits(), args.proxies());
     let mut supervised = Supervised::new(
         S::NAME,
         health.clone(),
         winding_down.clone(),
-        server::serve(listener, entrance.clone(), limits, winding_down.clone()),
+        server::serve(listener, entrance.clone(), limits, proxies, winding_down.clone()),
     );
 
     tracing::info!(service = S::NAME, %addr, "starting");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Extension, Router};
 use clap::FromArgMatches as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::*;
+use crate::http::rate_limit::Peer;
+use crate::http::server::Limits;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -74,7 +76,9 @@ impl Service for Idle {
 
     fn router(&self) -> Router {
         let greeting = self.config.greeting.clone();
-        Router::new().route("/greeting", get(async move || greeting))
+        Router::new()
+            .route("/greeting", get(async move || greeting))
+            .route("/whence", get(async |Extension(Peer(address))| address.to_string()))
     }
 
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -264,6 +268,100 @@ async fn an_address_in_use_is_named_with_its_flag() {
     assert!(text.contains(&format!("port {} of 127.0.0.1", listen.port())), "{text}");
     assert!(text.contains("--listen"), "{text}");
     assert!(text.contains("in use"), "{text}");
+}
+
+#[test]
+fn what_the_server_puts_up_with_is_what_was_set() {
+    let args = |flags: &[&str]| {
+        let matches = command::<Idle>().try_get_matches_from([&["idle"], flags].concat());
+        matches.map(|matches| Args::from_arg_matches(&matches).unwrap())
+    };
+    assert_eq!(args(&[]).unwrap().limits(), Limits::default());
+    assert_eq!(self::args().limits(), Limits::default());
+    let set = [
+        "--max-connections",
+        "7",
+        "--max-connections-per-address",
+        "3",
+        "--max-body-memory",
+        "20MiB",
+    ];
+    let expected = Limits {
+        max_connections: 7,
+        max_connections_per_address: 3,
+        max_body_memory: 20 << 20,
+        ..Limits::default()
+    };
+    assert_eq!(args(&set).unwrap().limits(), expected);
+    let refused = args(&["--max-body-memory", "15MiB"]).unwrap_err().to_string();
+    assert!(refused.contains("at least 16MiB"), "{refused}");
+    assert!(args(&["--trusted-proxies", "everybody"]).is_err());
+}
+
+/// A connection that was answered once, and is kept.
+async fn kept(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream
+        .write_all(b"GET /greeting HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 15];
+    timeout(DEADLINE, stream.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    stream
+}
+
+#[tokio::test]
+async fn connections_are_limited_as_the_settings_say() {
+    let settings = [
+        Args {
+            max_connections: 1,
+            ..args()
+        },
+        Args {
+            max_connections_per_address: 1,
+            ..args()
+        },
+    ];
+    for (args, waits) in settings.into_iter().zip([true, false]) {
+        let stop = CancellationToken::new();
+        let running = start::<Idle>(config(Behaviour::Good), args, stop.clone())
+            .await
+            .unwrap();
+        let first = kept(running.addr).await;
+        let mut second = TcpStream::connect(running.addr).await.unwrap();
+        let early = timeout(Duration::from_millis(200), second.read(&mut [0])).await;
+        assert_eq!(early.is_err(), waits, "{early:?}");
+        drop((first, second));
+        stop.cancel();
+        end(running).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_believed_where_the_settings_say_so_and_not_otherwise() {
+    for (proxies, expected) in [
+        ("127.0.0.0/8", "192.0.2.7"),
+        ("", "127.0.0.1"),
+        ("10.0.0.0/8", "127.0.0.1"),
+    ] {
+        let stop = CancellationToken::new();
+        let args = Args {
+            trusted_proxies: proxies.parse().unwrap(),
+            ..args()
+        };
+        let running = start::<Idle>(config(Behaviour::Good), args, stop.clone())
+            .await
+            .unwrap();
+        let path = "/whence HTTP/1.1\r\nx-forwarded-for: 1.1.1.1, 192.0.2.7\r\nx-rest:";
+        let answer = get_from(running.addr, path).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{proxies}: {answer}");
+        stop.cancel();
+        end(running).await.unwrap();
+    }
 }
 
 #[test]

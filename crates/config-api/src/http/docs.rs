@@ -34,7 +34,7 @@ fn file(name: &str) -> Response {
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
                 (header::REFERRER_POLICY, "no-referrer"),
             ];
-            (StatusCode::OK, headers, file.bytes.into_owned()).into_response()
+            (StatusCode::OK, headers, file.bytes).into_response()
         }
         Ok(None) => Problem::from(Code::NotFound).into_response(),
         Err(error) => Problem::internal(std::io::Error::other(error.to_string())).into_response(),
@@ -82,5 +82,20 @@ mod tests {
         }
         assert_eq!(file("swagger-ui.css").headers()[header::CONTENT_TYPE], "text/css");
         assert_eq!(file("nothing.js").status(), 404);
+    }
+
+    #[tokio::test]
+    async fn all_who_are_answered_with_a_file_are_answered_with_the_same_bytes() {
+        let bundle = async || {
+            file("swagger-ui-bundle.js")
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+        };
+        let (one, another) = (bundle().await, bundle().await);
+        assert!(one.len() > 1_000_000);
+        assert_eq!(one.as_ptr(), another.as_ptr(), "it was copied");
     }
 }

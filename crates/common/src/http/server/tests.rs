@@ -1,15 +1,19 @@
 //! The server, spoken to over sockets.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+
+mod http2;
 
 /// Longer than anything here takes, shorter than anybody waits for a test.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -21,16 +25,28 @@ struct Server {
 }
 
 async fn start(app: Router, limits: Limits) -> Server {
+    start_behind("", app, limits).await
+}
+
+async fn start_behind(proxies: &str, app: Router, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let ended = tokio::spawn(serve(listener, crate::http::complete(app), limits, stop.clone()));
+    let (app, proxies) = (crate::http::complete(app), Proxies(proxies.parse().unwrap()));
+    let ended = tokio::spawn(serve(listener, app, limits, proxies, stop.clone()));
     Server { addr, stop, ended }
 }
 
 impl Server {
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// A connection whose buffer here has room again with each read, so that the system finds nothing wrong with it.
+    async fn connect_with_small_buffer(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(self.addr).await.unwrap()
     }
 
     /// Sends a whole request on a connection of its own and reads until the server closes.
@@ -73,6 +89,7 @@ fn quick() -> Limits {
     Limits {
         head: Duration::from_millis(200),
         idle: Duration::from_millis(600),
+        unread: Duration::from_millis(300),
         ..Limits::default()
     }
 }
@@ -82,6 +99,23 @@ const GET_AND_CLOSE: &str = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "ok"))
+}
+
+#[test]
+fn what_it_puts_up_with_unless_told_otherwise() {
+    let seconds = Duration::from_secs;
+    let expected = Limits {
+        max_connections: 10_000,
+        max_connections_per_address: 1_000,
+        max_body_memory: 256 << 20,
+        head: seconds(10),
+        idle: seconds(75),
+        unread: seconds(30),
+        ping: seconds(20),
+        pong: seconds(10),
+        finish: seconds(10),
+    };
+    assert_eq!(Limits::default(), expected);
 }
 
 #[tokio::test]
@@ -100,6 +134,46 @@ async fn an_answer_carries_the_requests_id() {
         "{answer}"
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_or_has_too_many_lines_is_refused() {
+    let server = start(hello(), Limits::default()).await;
+    let with = |lines: &str| GET_AND_CLOSE.replace("host", &format!("{lines}host"));
+    // Two lines are there already.
+    for (lines, expected) in [
+        ("x: y\r\n".repeat(62), "200 OK"),
+        ("x: y\r\n".repeat(63), "431 "),
+        (format!("x: {}\r\n", "y".repeat(60 * 1024)), "200 OK"),
+        (format!("x: {}\r\n", "y".repeat(65 * 1024)), "431 "),
+    ] {
+        let answer = server.say(&with(&lines)).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{} bytes: {answer}",
+            lines.len()
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn where_a_request_comes_from_is_said_by_its_connection_or_by_a_proxy_that_is_known() {
+    let app = || Router::new().route("/", get(async |Extension(Peer(address))| address.to_string()));
+    let forged = GET_AND_CLOSE.replace("host", "x-forwarded-for: 192.0.2.7\r\nforwarded: for=192.0.2.7\r\nhost");
+    for (proxies, expected) in [
+        ("", "127.0.0.1"),
+        ("192.0.2.0/24", "127.0.0.1"),
+        ("127.0.0.1", "192.0.2.7"),
+    ] {
+        let server = start_behind(proxies, app(), Limits::default()).await;
+        let answer = server.say(&forged).await;
+        assert!(
+            answer.ends_with(&format!("\r\n\r\n{expected}")),
+            "{proxies:?}: {answer}"
+        );
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -229,6 +303,76 @@ async fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_a_little_now_and_then_is_cut_off() {
+    let (given_up, is_given_up) = tokio::sync::oneshot::channel::<()>();
+    let given_up = Arc::new(std::sync::Mutex::new(Some(given_up)));
+    let written = Arc::new(AtomicUsize::new(0));
+    let endless = {
+        let written = Arc::clone(&written);
+        async move || {
+            let given_up = given_up.lock().unwrap().take();
+            Body::from_stream(futures::stream::unfold((given_up, written), |state| async move {
+                state.1.fetch_add(64, Ordering::Relaxed);
+                Some((Ok::<_, Infallible>(vec![b'x'; 64 * 1024]), state))
+            }))
+        }
+    };
+    let limits = Limits {
+        unread: Duration::from_millis(500),
+        finish: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = start(Router::new().route("/", get(endless)), limits).await;
+    let mut stream = server.connect_with_small_buffer().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    let reading = read_every(&mut stream, Duration::from_millis(100), 2048);
+    let cut_off = async {
+        tokio::select! { _ = reading => {}, gone = is_given_up => assert!(gone.is_err()) }
+    };
+    timeout(DEADLINE, cut_off).await.expect("the answer is given up");
+    let written = written.load(Ordering::Relaxed);
+    assert!(written < 1024, "{written} KiB lie in the system's buffers");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_gets_all_of_a_long_answer() {
+    const LONG: usize = 4 * 1024 * 1024;
+    let limits = Limits {
+        unread: Duration::from_millis(500),
+        finish: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = start(Router::new().route("/", get(async || vec![b'x'; LONG])), limits).await;
+    let mut stream = server.connect_with_small_buffer().await;
+    stream.write_all(GET_AND_CLOSE.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    let reading = read_every(&mut stream, Duration::from_millis(10), 16 * 1024);
+    let read = timeout(DEADLINE, reading).await.expect("the end of the answer");
+    assert!(read > LONG, "{read} bytes of {LONG}");
+    assert!(begun.elapsed() > Duration::from_secs(2), "it was not slow");
+    server.stop().await;
+}
+
+/// Reads so much each time, to the end; all that was read.
+async fn read_every(stream: &mut TcpStream, pause: Duration, bytes: usize) -> usize {
+    let (mut ticks, mut read, mut buffer) = (tokio::time::interval(pause), 0, vec![0; bytes]);
+    loop {
+        ticks.tick().await;
+        let mut wanted = buffer.as_mut_slice();
+        while !wanted.is_empty() {
+            match stream.read(wanted).await {
+                Ok(more @ 1..) => {
+                    read += more;
+                    wanted = &mut wanted[more..];
+                }
+                Ok(0) | Err(_) => return read,
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_http_2_client_is_served() {
     let server = start(hello(), quick()).await;
     let stream = TokioIo::new(server.connect().await);
@@ -271,6 +415,71 @@ async fn connections_over_the_cap_wait_their_turn() {
     drop(first);
     ok(&mut second).await;
     drop(second);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_over_the_cap_of_an_address_are_closed() {
+    let limits = Limits {
+        max_connections_per_address: 2,
+        ..Limits::default()
+    };
+    let server = start(hello(), limits).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    for stream in [&mut first, &mut second] {
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        ok(stream).await;
+    }
+    assert_eq!(to_end(&mut server.connect().await).await, "", "answered beyond the cap");
+    drop(first);
+    let again = async { while !server.say(GET_AND_CLOSE).await.ends_with("ok") {} };
+    timeout(DEADLINE, again).await.expect("there is room again");
+    drop(second);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_take_so_much_memory_together_and_no_more() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+        async move |crate::http::Body(body): crate::http::Body| {
+            // What was made of it is as large.
+            let length = body.len();
+            drop(body);
+            begun.notify_one();
+            go_on.notified().await;
+            length.to_string()
+        }
+    };
+    let limits = Limits {
+        max_body_memory: 1000,
+        ..Limits::default()
+    };
+    let server = start(Router::new().route("/", post(handler)), limits).await;
+    let post =
+        |length: usize| format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    let whole = |length: usize| post(length) + &"x".repeat(length);
+    // What is only announced takes nothing.
+    let mut announced = server.connect().await;
+    announced.write_all(post(900).as_bytes()).await.unwrap();
+
+    let mut first = server.connect().await;
+    first.write_all(whole(600).as_bytes()).await.unwrap();
+    timeout(DEADLINE, begun.notified()).await.expect("it is taken");
+    let refused = server.say(&whole(600)).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.contains("\r\nretry-after: 2\r\n"), "{refused}");
+    go_on.notify_one();
+    assert!(to_end(&mut first).await.ends_with("\r\n\r\n600"));
+
+    // It is given back: by who was answered, and by who was refused.
+    let mut second = server.connect().await;
+    second.write_all(whole(1000).as_bytes()).await.unwrap();
+    timeout(DEADLINE, begun.notified()).await.expect("it is taken");
+    go_on.notify_one();
+    assert!(to_end(&mut second).await.ends_with("\r\n\r\n1000"));
+    drop(announced);
     server.stop().await;
 }
 
