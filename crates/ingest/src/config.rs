@@ -24,7 +24,7 @@ pub struct Config {
         long,
         env = "POSTHASTE_INGEST_RATE_LIMIT",
         value_name = "REQUESTS",
-        default_value_t = 2_000
+        default_value_t = 20_000
     )]
     pub rate_limit: u32,
     /// Requests that a token is good for at once over HTTP.
@@ -32,7 +32,7 @@ pub struct Config {
         long,
         env = "POSTHASTE_INGEST_RATE_LIMIT_BURST",
         value_name = "REQUESTS",
-        default_value_t = 4_000
+        default_value_t = 40_000
     )]
     pub rate_limit_burst: u32,
     /// Requests a minute with a token that is not valid, from one address; 0: any number.
@@ -76,6 +76,10 @@ impl Config {
         rate_limit::Config {
             rate_limit: self.rate_limit,
             rate_limit_burst: self.rate_limit_burst,
+            // Whoever has more tokens may publish more.
+            project_rate_limit: Some(0),
+            project_rate_limit_burst: None,
+            public_keys_per_minute: 0,
             refused_tokens_per_minute: self.refused_tokens_per_minute,
         }
     }

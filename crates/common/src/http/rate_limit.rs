@@ -7,6 +7,8 @@
 
 mod tries;
 
+pub(super) use self::tries::network;
+
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -25,7 +27,7 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::tries::{Tries, network};
+use self::tries::Tries;
 use super::problem::{Code, Problem};
 
 pub use self::tries::Proof;

@@ -13,7 +13,7 @@ use common::clock::Clock;
 use common::definitions::Definitions;
 use common::http::auth::bearer;
 use common::http::openapi::{self, About};
-use common::http::rate_limit::{self, RateLimits};
+use common::http::rate_limit::{self, Proof, RateLimits};
 use common::http::{Code, Path, Problem};
 use common::token::{self, Scope};
 use proto_schemas::definition::{Project, Token};
@@ -107,20 +107,25 @@ impl FromRequestParts<Arc<Intake>> for Publishing {
 impl Intake {
     /// The request's token, if it is a good one and has not asked for too much.
     fn token(&self, parts: &Parts) -> Result<Arc<Token>, Problem> {
-        let bearer = bearer(&parts.headers).map_err(|refused| self.rate_limits.count_refused(parts, refused))?;
-        let hash = token::hash(bearer);
+        let bearer = bearer(&parts.headers)?;
+        let proof = Proof {
+            hash: token::hash(bearer),
+            is_random: token::looks_like_token(bearer),
+        };
+        self.rate_limits.may_try(parts, &proof)?;
         let is_good =
             |token: &Arc<Token>| !token.revoked && token.expires_at.is_none_or(|expiry| expiry > self.clock.now());
-        let Some(token) = self.definitions.token(&hex::encode(hash)).filter(is_good) else {
-            let refused = Problem::new(
+        let Some(token) = self.definitions.token(&hex::encode(proof.hash)).filter(is_good) else {
+            self.rate_limits.count_refused(parts, &proof);
+            return Err(Problem::new(
                 Code::Unauthenticated,
                 "the token is not known, has expired or was revoked",
-            );
-            return Err(self.rate_limits.count_refused(parts, refused));
+            ));
         };
+        self.rate_limits.note_valid(parts, &proof);
         // Its id is not known here; half of its hash, as long as an id, tells it from others as well.
-        let counted_as = Uuid::from_slice(&hash[..16]).unwrap_or_default();
-        self.rate_limits.count(counted_as, parts)?;
+        let counted_as = Uuid::from_slice(&proof.hash[..16]).unwrap_or_default();
+        self.rate_limits.count(counted_as, None, parts)?;
         Ok(token)
     }
 }

@@ -110,7 +110,7 @@ impl State {
 }
 
 /// Whom an address is counted with. Whoever has one of IPv6 has its /64 as well, 2^64 addresses to come from.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(in crate::http) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address => address,

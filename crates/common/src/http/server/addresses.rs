@@ -1,10 +1,10 @@
 //! How many connections come from where.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::http::rate_limit::Peer;
+use crate::http::rate_limit::{Peer, network};
 
 /// Connections by the network they come from, of which none may have more than its share.
 #[derive(Debug)]
@@ -59,14 +59,6 @@ impl Drop for Place {
                 open.remove(&self.network);
             }
         }
-    }
-}
-
-/// Whom an address is counted with: the least that an IPv6 client has is a network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
