@@ -32,10 +32,11 @@ demo: console ## Build, and tell the whole story on this terminal
 	$(CARGO) build --locked --workspace --bin posthaste
 	@$(PYTHON) deploy/local/demo.py $(TARGET)/debug/posthaste
 
-# The end-to-end tests run the programs, and refuse those that are older than the sources.
+# The end-to-end tests run the programs, and refuse those that are older than the sources. They wait more than they work,
+# so there are more at once than there are processors.
 .PHONY: test
 test: build ## Run all tests
-	$(CARGO) test --locked --workspace --no-fail-fast
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) $(CARGO) test --locked --workspace --no-fail-fast
 
 # Each failpoint alone, and twice in a row: a quarter of an hour, most of it waiting.
 .PHONY: faults

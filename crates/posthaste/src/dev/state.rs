@@ -226,12 +226,25 @@ mod tests {
         Args::from_arg_matches(&command.get_matches_from(["dev"])).unwrap()
     }
 
+    /// The folder that was in use until now: a process that another test is just starting may have its lock for as long as it
+    /// takes to start.
+    fn again(path: &Path) -> State {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match State::open(Some(path)) {
+                Ok(state) => return state,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error:#}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn secrets_are_made_once_and_readable_by_the_owner_alone() {
         let folder = Folder::temporary().unwrap();
         let path = folder.path().join("state");
         let tokens = [0, 1].map(|_| {
-            let state = State::open(Some(&path)).unwrap();
+            let state = again(&path);
             let secrets = state.secrets(&no_args()).unwrap();
             crypto::KeyRing::from_config(&secrets.encryption).unwrap();
             assert!(token::looks_like_token(secrets.admin_token.token.expose_secret()));
@@ -257,12 +270,7 @@ mod tests {
             "{error}"
         );
         drop(first);
-        // A process that another test is just starting may have the lock for as long as it takes to start.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while let Err(error) = State::open(Some(folder.path())) {
-            assert!(std::time::Instant::now() < deadline, "{error:#}");
-            std::thread::yield_now();
-        }
+        again(folder.path());
     }
 
     #[test]
