@@ -220,7 +220,12 @@ async fn a_head_that_trickles_in_is_cut_off() {
             bytes
         });
         assert_eq!(rest.await.unwrap(), b"", "{beginning:?}");
-        assert!(begun.elapsed() >= Duration::from_millis(200), "{beginning:?}");
+        let took = begun.elapsed();
+        assert!(took >= quick().head, "{beginning:?}");
+        assert!(
+            took < quick().idle,
+            "{beginning:?}: by the limit of heads, not of idleness"
+        );
     }
     server.stop().await;
 }
