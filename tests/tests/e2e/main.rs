@@ -34,6 +34,7 @@ mod repeats;
 mod replays;
 mod schemas;
 mod signatures;
+mod starting;
 mod states;
 mod takes_effect;
 mod tls;

@@ -38,13 +38,13 @@ impl World {
         }
     }
 
-    fn seal(&self, field: &str, key: &Key) -> String {
+    fn seal(&self, field: &str, plain: &[u8]) -> String {
         let context = Context {
             project: self.webhook.project,
             object: self.webhook.id.as_uuid(),
             field,
         };
-        self.keys.seal(&context, key.text().expose_secret().as_bytes())
+        self.keys.seal(&context, plain)
     }
 
     /// Puts a secret in front of the others; they expire after `overlap`.
@@ -58,7 +58,7 @@ impl World {
         let secret = Secret {
             id,
             kind: key.kind(),
-            sealed: self.seal(&id.sealed_for(), key),
+            sealed: self.seal(&id.sealed_for(), key.text().expose_secret().as_bytes()),
             created_at: now,
             expires_at: None,
         };
@@ -98,12 +98,7 @@ fn a_protected_header_is_protected_with_placeholders_in_it_as_well() {
         name: ":id:".into(),
         expression: "id".into(),
     }];
-    let context = Context {
-        project: world.webhook.project,
-        object: world.webhook.id.as_uuid(),
-        field: "header:x-api-key",
-    };
-    let sealed = world.keys.seal(&context, b"hidden :id:");
+    let sealed = world.seal("header:x-api-key", b"hidden :id:");
     world.webhook.headers = vec![NamedValue {
         name: "x-api-key".into(),
         value: MaybeSealed::Sealed(sealed),
@@ -119,12 +114,7 @@ fn a_protected_header_is_protected_with_placeholders_in_it_as_well() {
 #[test]
 fn protected_variables_are_not_printed() {
     let mut world = World::new();
-    let context = Context {
-        project: world.webhook.project,
-        object: world.webhook.id.as_uuid(),
-        field: "variable:key",
-    };
-    let sealed = world.keys.seal(&context, b"canary");
+    let sealed = world.seal("variable:key", b"canary");
     world.webhook.variables = vec![NamedValue {
         name: "key".into(),
         value: MaybeSealed::Sealed(sealed),
@@ -195,18 +185,13 @@ fn the_header_with_room_for_one_has_the_current_shared_secret() {
 fn a_secret_that_a_release_before_published_signs() {
     let mut world = World::new();
     let key = Key::generate(SecretKind::V1);
-    world.webhook.sealed_secret = Some(world.seal(SEALED_SECRET, &key));
+    world.webhook.sealed_secret = Some(world.seal(SEALED_SECRET, key.text().expose_secret().as_bytes()));
     let now = world.now();
     assert_eq!(signed(&world.prepared().unwrap(), now).0, standard(now, [&key]));
 }
 
 /// A webhook with a protected variable `key` in body, url and a header.
 fn with_variables(world: &World, value: &str) -> Webhook {
-    let context = Context {
-        project: world.webhook.project,
-        object: world.webhook.id.as_uuid(),
-        field: "variable:key",
-    };
     let named = |name: &str, value| NamedValue {
         name: name.into(),
         value,
@@ -216,7 +201,7 @@ fn with_variables(world: &World, value: &str) -> Webhook {
         headers: vec![named("x-key", MaybeSealed::Plain("a :key:".into()))],
         variables: vec![
             named("team", MaybeSealed::Plain("blue".into())),
-            named("key", MaybeSealed::Sealed(world.keys.seal(&context, value.as_bytes()))),
+            named("key", MaybeSealed::Sealed(world.seal("variable:key", value.as_bytes()))),
         ],
         placeholders: vec![Expression {
             name: ":key:".into(),
