@@ -11,6 +11,7 @@ mod commands;
 mod conformance;
 mod console;
 mod crashes;
+mod documents;
 mod examples;
 mod facades;
 mod fairness;

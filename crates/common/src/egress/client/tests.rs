@@ -217,28 +217,54 @@ async fn a_connection_is_kept_for_the_next_request() {
     assert_eq!(receiver.connections(), 1);
 }
 
+/// A client that keeps so many connections for later requests.
+fn keeping(connections: usize) -> Client {
+    let one = client();
+    let connector = Connector {
+        open: Arc::new(Open::keeping(connections)),
+        ..one.pools.connector.clone()
+    };
+    let sessions = Sessions::new(Vec::new()).unwrap();
+    Client {
+        pools: Arc::new(Pools::new(sessions, connector)),
+        ..one
+    }
+}
+
 #[tokio::test]
 async fn beside_as_many_connections_as_are_kept_one_serves_a_single_request() {
     let [kept, beside] = [
         Receiver::answering(OK, false).await,
         Receiver::answering(OK, false).await,
     ];
-    let one = client();
-    let connector = Connector {
-        open: Arc::new(Open::keeping(1)),
-        ..one.pools.connector.clone()
-    };
-    let sessions = Sessions::new(Vec::new()).unwrap();
-    let one = Client {
-        pools: Arc::new(Pools::new(sessions, connector)),
-        ..one
-    };
+    let one = keeping(1);
     for _ in 0..3 {
         for receiver in [&kept, &beside] {
             assert_eq!(post(&one, &receiver.url(), TIMEOUT).await.unwrap().status, 200);
         }
     }
     assert_eq!((kept.connections(), beside.connections()), (1, 3));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_makes_room_for_another_to_be_kept() {
+    let [closing, next] = [
+        Receiver::answering(OK, true).await,
+        Receiver::answering(OK, false).await,
+    ];
+    let one = keeping(1);
+    assert_eq!(post(&one, &closing.url(), TIMEOUT).await.unwrap().status, 200);
+    // That it was closed is noticed a little later.
+    let until_one_is_kept = async {
+        loop {
+            let before = next.connections();
+            assert_eq!(post(&one, &next.url(), TIMEOUT).await.unwrap().status, 200);
+            if next.connections() == before {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, until_one_is_kept).await.unwrap();
 }
 
 #[tokio::test]
