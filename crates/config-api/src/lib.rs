@@ -110,6 +110,7 @@ impl Service for ConfigApi {
         profiles_are_there(&store, &profiles).await?;
         context.health.set("postgres", Ok(()));
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
+        bus.survey(context.clock.clone(), None, context.stop.clone());
         let bucket = bus.config_bucket().await?;
         let (relay, publication) = Relay::new(
             store.clone(),

@@ -55,6 +55,11 @@ impl Service for Dispatcher {
         let client = egress::Client::new(&config.egress)?;
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         bus.report_to(context.health.clone());
+        bus.survey(
+            context.clock.clone(),
+            Some(context.health.clone()),
+            context.stop.clone(),
+        );
         let definitions = Definitions::watch(&bus, &context.health, &context.stop).await?;
         let stage = attempt::Stage::new(attempt::Parts {
             bus: bus.clone(),

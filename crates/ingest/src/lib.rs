@@ -47,6 +47,7 @@ impl Service for Ingest {
         let bus = Bus::connect(&config.nats, Self::NAME, context.startup_timeout).await?;
         config.check(bus.max_payload())?;
         bus.report_to(context.health.clone());
+        bus.survey(context.clock.clone(), None, context.stop.clone());
         let definitions = Definitions::watch(&bus, &context.health, &context.stop).await?;
         let router = http::router(http::Intake {
             bus: bus.clone(),

@@ -113,6 +113,7 @@ impl Service for RetryScheduler {
         let mail = config.mail.server()?;
         let bus = Bus::connect(&config.nats, Self::NAME, startup_timeout).await?;
         bus.report_to(health.clone());
+        bus.survey(clock.clone(), Some(health.clone()), stop.clone());
         let definitions = Definitions::watch(&bus, &health, &stop).await?;
         health.set(patience::CONDITION, Err("connecting".to_owned()));
         let database = Database::connect(&config.postgres, Self::NAME, startup_timeout).await?;

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_receivers;
 mod canaries;
 mod clients;
+mod clocks;
 mod commands;
 mod conformance;
 mod console;

@@ -166,6 +166,15 @@ async fn at_its_storage_limit_a_stream_refuses_and_what_was_accepted_stays() {
         accepted.len() as u64,
         "nothing is dropped"
     );
+    eventually_within(Duration::from_secs(30), "that it is full is said", || async {
+        let (_, metrics) = cluster.text(Role::Ingest, "/metrics").await.ok()?;
+        let used = metrics
+            .lines()
+            .find(|line| line.starts_with("posthaste_stream_used_ratio{") && line.contains("stream=\"EVENTS\""))?;
+        let used: f64 = used.rsplit(' ').next()?.parse().ok()?;
+        (used >= 0.95 && cluster.log(Role::Ingest).contains("EVENTS is 95 % full")).then_some(())
+    })
+    .await;
 
     // A service that starts makes the stream that is not there, and everything goes on.
     cluster.restart(Role::RetryScheduler).await.unwrap();

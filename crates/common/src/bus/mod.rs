@@ -10,6 +10,7 @@
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
 //! - `looks`: counts and positions of streams
+//! - [`survey`]: the server's clock, and how full the streams are
 //! - `strays`: what no consumer gets
 //! - `credit`: how many messages each share of a stream may hold
 //! - [`bucket`]: the CONFIG bucket
@@ -24,6 +25,7 @@ pub mod refusals;
 pub mod seen;
 mod strays;
 pub mod streams;
+pub mod survey;
 pub mod work_off;
 
 use std::time::Duration;
