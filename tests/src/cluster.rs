@@ -280,7 +280,7 @@ impl Cluster {
         let service = self.services.get_mut(&role).context("not started")?;
         let pid = Pid::from_raw(service.child.id().try_into()?).context("no process id")?;
         kill_process(pid, Signal::TERM)?;
-        let deadline = std::time::Instant::now() + Duration::from_secs(40);
+        let deadline = std::time::Instant::now() + Duration::from_secs(80);
         loop {
             if let Some(status) = service.child.try_wait()? {
                 ensure!(

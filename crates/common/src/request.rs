@@ -276,7 +276,10 @@ impl Prepared {
         let value =
             |name: &HeaderName, text: &str| HeaderValue::from_str(text).map_err(|_| Error::Header(name.to_string()));
         let mut headers = self.headers.clone();
-        headers.extend(addressed.headers.iter().cloned());
+        // Not `extend`, which would leave the default beside it.
+        for (name, value) in &addressed.headers {
+            headers.insert(name, value.clone());
+        }
         if !headers.contains_key(header::CONTENT_TYPE) {
             headers.insert(
                 header::CONTENT_TYPE,

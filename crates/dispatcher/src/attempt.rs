@@ -92,13 +92,12 @@ enum Step {
     End(ErrorClass, String),
 }
 
-/// Decides what is to be done with a duty. Pure.
-fn decide(handed_out: u32, webhook: Option<Arc<Webhook>>) -> Step {
-    if handed_out > MAX_HANDED_OUT {
-        return Step::End(
-            ErrorClass::GaveUp,
-            format!("handed out {handed_out} times without an end"),
-        );
+/// Decides what is to be done with a duty that this message hands out for so many a time, and that was handed out before
+/// in other messages. Pure.
+fn decide(handed_out: u32, before: u32, webhook: Option<Arc<Webhook>>) -> Step {
+    let all = before.saturating_add(handed_out);
+    if all > MAX_HANDED_OUT {
+        return Step::End(ErrorClass::GaveUp, format!("handed out {all} times without an end"));
     }
     let Some(webhook) = webhook else {
         return Step::Defer(
@@ -173,12 +172,13 @@ impl Stage {
             Ok(due) => due,
             Err(error) => return self.tell(&undecodable(&message, &error.to_string())).await,
         };
+        let before = due.handed_out_before;
         // Whoever had it may have made the request.
         due.handed_out_before = due.handed_out_before.saturating_add(handed_out.saturating_sub(1));
         if let Some(trial) = &due.trial {
             return self.work_trial(&due, trial, handed_out).await;
         }
-        let fact = match decide(handed_out, self.definitions.webhook(due.webhook)) {
+        let fact = match decide(handed_out, before, self.definitions.webhook(due.webhook)) {
             Step::Defer(kind, reason, retry_in) => self.defer(&due, kind, reason, retry_in),
             Step::End(class, error) => self.finish(
                 &due,
@@ -371,20 +371,36 @@ mod tests {
 
     use super::*;
 
+    fn webhook(ordering: Ordering) -> Option<Arc<Webhook>> {
+        let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
+        Some(Arc::new(Webhook {
+            ordering,
+            ..Webhook::blank(WebhookId::from_uuid(id), ProjectId::from_uuid(project))
+        }))
+    }
+
+    #[test]
+    fn a_duty_that_is_handed_out_again_and_again_ends_whichever_messages_do_it() {
+        let last = MAX_HANDED_OUT;
+        for ordering in [Ordering::None, Ordering::Webhook] {
+            assert!(matches!(decide(1, last - 1, webhook(ordering.clone())), Step::Send(_)));
+            for (handed_out, before) in [(last + 1, 0), (1, last), (2, last - 1), (1, u32::MAX)] {
+                let step = decide(handed_out, before, webhook(ordering.clone()));
+                assert!(
+                    matches!(step, Step::End(ErrorClass::GaveUp, _)),
+                    "{handed_out} {before}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_duty_in_order_that_was_handed_out_before_asks_the_record_first() {
-        let webhook = |ordering| {
-            let (id, project) = (Uuid::from_u128(2), Uuid::from_u128(1));
-            Some(Arc::new(Webhook {
-                ordering,
-                ..Webhook::blank(WebhookId::from_uuid(id), ProjectId::from_uuid(project))
-            }))
-        };
-        assert!(matches!(decide(1, webhook(Ordering::Webhook)), Step::Send(_)));
-        assert!(matches!(decide(2, webhook(Ordering::None)), Step::Send(_)));
+        assert!(matches!(decide(1, 0, webhook(Ordering::Webhook)), Step::Send(_)));
+        assert!(matches!(decide(2, 0, webhook(Ordering::None)), Step::Send(_)));
         for ordering in [Ordering::Webhook, Ordering::Key("data.key".into())] {
             assert!(matches!(
-                decide(2, webhook(ordering)),
+                decide(2, 0, webhook(ordering)),
                 Step::Defer(Deferral::Park, _, Duration::ZERO)
             ));
         }

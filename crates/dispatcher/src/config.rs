@@ -42,7 +42,8 @@ pub struct Config {
     /// Deliveries held at once, waiting ones included.
     #[arg(long, env = "POSTHASTE_DISPATCHER_MAX_HELD", default_value_t = 8192)]
     pub max_held: usize,
-    /// How long to wait, once told to stop, for the requests under way.
-    #[arg(long, env = "POSTHASTE_DISPATCHER_DRAIN", default_value = "30s", value_parser = common::config::duration)]
+    /// How long to wait, once told to stop, for the requests under way: what takes longer is made again. No shorter than
+    /// the longest timeout that profiles allow, and some seconds for its result.
+    #[arg(long, env = "POSTHASTE_DISPATCHER_DRAIN", default_value = "70s", value_parser = common::config::duration)]
     pub drain: Duration,
 }

@@ -256,7 +256,12 @@ pub fn checked_id(id: &str) -> Result<String, Rejection> {
 /// # Errors
 /// [`Reason::Time`]
 pub fn parse_time(text: &str) -> Result<Timestamp, Rejection> {
-    text.parse().map_err(|_| {
+    // Of RFC 3339 a year has four digits; jiff reads more, and years that Postgres does not know.
+    let is_plain = text
+        .get(..4)
+        .is_some_and(|year| year.bytes().all(|byte| byte.is_ascii_digit()));
+    let time = is_plain.then(|| text.parse().ok()).flatten();
+    time.ok_or_else(|| {
         Rejection::new(
             Reason::Time,
             format!(
@@ -450,6 +455,13 @@ mod tests {
                 "{}",
                 Reason::EventId,
                 "1 to 64",
+            ),
+            (
+                "events.acme.a",
+                vec![("Posthaste-Time", "-009000-01-01T00:00:00Z")],
+                "{}",
+                Reason::Time,
+                "RFC 3339",
             ),
             (
                 "events.acme.a",

@@ -12,6 +12,8 @@
 //!
 //! Guarantee: the message is acked only after JetStream has acked everything it causes. A crash here hands the message
 //! out again; its deliveries carry message ids made of the event's key, so those that were stored are not stored twice.
+//! JetStream knows these ids for ten minutes; for how long it refuses the rest, has no end, so which of them were stored is
+//! remembered while this process lives.
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
@@ -24,8 +26,8 @@ use common::failpoint::{self, Point};
 use common::ledger::{self, Ledger};
 use common::model::filter;
 use common::render::Expressions;
-use futures::future::{try_join, try_join_all};
-use futures::{FutureExt as _, TryFutureExt as _};
+use futures::FutureExt as _;
+use futures::future::{join, join_all};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
 use proto_schemas::definition::{Project, SchemaCheck, WebhookState};
@@ -36,6 +38,7 @@ use proto_schemas::ledger::{EventAccepted, EventRejected, Fact, REJECTED_PAYLOAD
 use proto_schemas::operational::is_operational;
 use proto_schemas::seen::{Digest, SeenEvent};
 use proto_schemas::subject;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Reason, Rejection};
@@ -49,10 +52,17 @@ const MAX_HANDED_OUT: u32 = 20;
 /// with its message id.
 const DUTY_BYTES: usize = 256;
 
+/// How much of what one event causes is on its way at once, and of what all cause, in bytes: each webhook's duty is a copy
+/// of the event.
+const ON_ITS_WAY: usize = 4 * 1024 * 1024;
+const ALL_ON_THEIR_WAY: usize = 64 * 1024 * 1024;
+
 /// The stage.
 #[derive(Debug)]
 pub struct FanOut {
     bus: Bus,
+    /// For each byte of the duties that are on their way.
+    way: Semaphore,
     seen: Seen,
     ledger: Ledger,
     definitions: Arc<Definitions>,
@@ -81,6 +91,13 @@ impl Unstored {
             Self::Delivery(bus::Error::TooLarge) | Self::Entry(ledger::Error::TooLarge)
         )
     }
+}
+
+/// What of an accepted event's consequences JetStream has not stored yet.
+#[derive(Default)]
+struct Left {
+    due: Vec<WebhookId>,
+    is_told: bool,
 }
 
 /// Who gets an event.
@@ -170,6 +187,7 @@ impl FanOut {
             ledger: Ledger::new(bus.clone()),
             seen: Seen::new(bus.clone()),
             bus,
+            way: Semaphore::new(ALL_ON_THEIR_WAY),
             definitions,
             max_event_bytes,
             accepted: counter("posthaste_events_accepted", "Events accepted"),
@@ -213,10 +231,14 @@ impl FanOut {
             }
         }
         failpoint::reach(Point::FanOutDecided);
+        let mut left = Left::default();
+        if let Ok((_, matched, _)) = &outcome {
+            left.due.extend(matched.due());
+        }
         let mut pause = Duration::from_millis(50);
         loop {
             let stored = match &outcome {
-                Ok((event, matched, warnings)) => self.publish(event, matched, warnings).await,
+                Ok((event, matched, warnings)) => self.publish(event, matched, warnings, &mut left).await,
                 Err(rejection) => self.reject(&message, rejection).await,
             };
             let Err(error) = stored else { return Verdict::Done };
@@ -328,7 +350,13 @@ impl FanOut {
         )
     }
 
-    async fn publish(&self, event: &Event, matched: &Matched, warnings: &[String]) -> Result<(), Unstored> {
+    async fn publish(
+        &self,
+        event: &Event,
+        matched: &Matched,
+        warnings: &[String],
+        left: &mut Left,
+    ) -> Result<(), Unstored> {
         let entry = self.ledger.entry(&Fact::EventAccepted(EventAccepted {
             event: event.clone(),
             owed: matched.owed.clone(),
@@ -338,43 +366,70 @@ impl FanOut {
             ordered: matched.ordered.clone(),
         }))?;
         // Known before the first of them is on its way.
-        if entry.size() + DUTY_BYTES > self.bus.max_payload() {
+        let duty_bytes = entry.size() + DUTY_BYTES;
+        if duty_bytes > self.bus.max_payload() {
             return Err(ledger::Error::TooLarge.into());
         }
-        let mut deliveries = Vec::with_capacity(matched.owed.len());
-        for webhook in matched.due() {
-            let attempt = AttemptRef {
-                event: event.key,
-                project: event.project,
-                webhook,
-                run: 0,
-                attempt: 1,
-                release: 0,
-                handed_out_before: 0,
-            };
-            let stored = self
-                .bus
-                .publish_once(
-                    subject::delivery(event.project, webhook),
-                    &attempt.delivery_message_id(),
-                    DeliveryDue::encode_parts(event, attempt),
-                )
-                .await?;
-            deliveries.push(stored);
-            failpoint::reach(Point::FanOutBetween);
-        }
-        failpoint::reach(Point::FanOutPublished);
-        let stored = try_join_all(deliveries.into_iter().map(bus::Storing::stored));
-        try_join(
-            stored.map_err(Unstored::from),
-            self.ledger.tell_entry(entry).map_err(Unstored::from),
-        )
-        .await?;
+        let Left { due, is_told } = left;
+        let telling = async {
+            if !*is_told {
+                self.ledger.tell_entry(entry).await?;
+                *is_told = true;
+            }
+            Ok::<_, Unstored>(())
+        };
+        let (delivered, told) = join(self.deliver(event, duty_bytes, due), telling).await;
+        delivered?;
+        told?;
         failpoint::reach(Point::FanOutStored);
         self.accepted.add(1, &[]);
         self.owed.add(matched.owed.len() as u64, &[]);
         self.skipped.add(matched.skipped.len() as u64, &[]);
         Ok(())
+    }
+
+    /// Publishes the duties of these webhooks, as many at once as may be on their way, and takes those from `due` that are
+    /// stored.
+    async fn deliver(&self, event: &Event, duty_bytes: usize, due: &mut Vec<WebhookId>) -> Result<(), bus::Error> {
+        let mut failure = None;
+        while !due.is_empty() && failure.is_none() {
+            let at_once = (ON_ITS_WAY / duty_bytes).clamp(1, due.len());
+            let webhooks: Vec<WebhookId> = due.drain(..at_once).collect();
+            let bytes = (at_once * duty_bytes).min(ALL_ON_THEIR_WAY);
+            // It is never closed, and what does not fit into a number is above the limit.
+            let _room = self.way.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
+            let mut storing = Vec::with_capacity(at_once);
+            for webhook in &webhooks {
+                storing.push(self.hand_over(event, *webhook).await);
+                failpoint::reach(Point::FanOutBetween);
+            }
+            failpoint::reach(Point::FanOutPublished);
+            let stored = join_all(storing.into_iter().map(async |storing| storing?.stored().await)).await;
+            for (webhook, stored) in webhooks.into_iter().zip(stored) {
+                if let Err(error) = stored {
+                    due.push(webhook);
+                    failure = Some(error);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn hand_over(&self, event: &Event, webhook: WebhookId) -> Result<bus::Storing, bus::Error> {
+        let attempt = AttemptRef {
+            event: event.key,
+            project: event.project,
+            webhook,
+            run: 0,
+            attempt: 1,
+            release: 0,
+            handed_out_before: 0,
+        };
+        let duty = DeliveryDue::encode_parts(event, attempt);
+        let subject = subject::delivery(event.project, webhook);
+        self.bus
+            .publish_once(subject, &attempt.delivery_message_id(), duty)
+            .await
     }
 
     async fn reject(&self, message: &Message, rejection: &Rejection) -> Result<(), Unstored> {

@@ -12,7 +12,9 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn recorded(bus: &Bus) -> Result<(), Error> {
     let goal = bus.position(LEDGER).await?.last;
     loop {
-        if bus.position(LEDGER).await?.acked >= goal {
+        let ledger = bus.position(LEDGER).await?;
+        // Where it ends before the goal, it was made anew or has lost its end: what was meant is on record or gone.
+        if ledger.acked >= goal || ledger.last < goal {
             return Ok(());
         }
         tokio::time::sleep(ASK_EVERY).await;

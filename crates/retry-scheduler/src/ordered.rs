@@ -66,6 +66,11 @@ impl Frontier {
         };
         self.next = Some((next, goal));
         let ledger = bus.position(LEDGER).await?;
+        if ledger.last < goal {
+            // It was made anew, or has lost its end, and what it holds has nothing to do with this goal any more.
+            self.next = None;
+            return Ok(false);
+        }
         let recorded = ledger.acked >= goal;
         if recorded {
             self.known = self.known.max(Some(next));

@@ -124,6 +124,46 @@ async fn while_nats_is_away_intake_says_503_and_afterwards_everything_goes_on_by
 }
 
 #[tokio::test]
+async fn what_comes_after_a_stream_was_made_anew_is_worked_on_though_its_sequences_come_again() {
+    let cluster = Cluster::start().await.unwrap();
+    let receiver = Receiver::start().await;
+    let api = cluster.admin.clone();
+    api.create_project("acme").await.unwrap();
+    cluster
+        .create_webhook("acme", "all", &receiver.url, json!({}))
+        .await
+        .unwrap();
+    let publish = async |id: String| {
+        let event = json!({ "type": "a", "data": 1, "id": id });
+        eventually_within(Duration::from_secs(60), &id, || async {
+            let (status, _) = api.intake("/v1/projects/acme/events", &event).await.ok()?;
+            (status.as_u16() == 202).then_some(())
+        })
+        .await;
+    };
+    let arrives = async |id: String| {
+        eventually_within(Duration::from_secs(60), &id, || async {
+            let received = receiver.received();
+            received.iter().any(|it| it.event_id() == id).then_some(())
+        })
+        .await;
+    };
+    for number in 0..5 {
+        publish(format!("before-{number}")).await;
+        arrives(format!("before-{number}")).await;
+    }
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    for stream in ["EVENTS", "DELIVERIES"] {
+        jetstream.delete_stream(stream).await.unwrap();
+    }
+    for number in 0..5 {
+        publish(format!("after-{number}")).await;
+        arrives(format!("after-{number}")).await;
+    }
+}
+
+#[tokio::test]
 async fn at_its_storage_limit_a_stream_refuses_and_what_was_accepted_stays() {
     let setup = Setup {
         env: vec![("POSTHASTE_NATS_EVENTS_BYTES", "2MiB".to_owned())],

@@ -5,6 +5,8 @@
 //! are left free ("dynamic thresholds", Choudhury and Hahne, 1998): one busy share gets half of them, two get a third
 //! each, and there is always room for one more to become busy.
 //!
+//! A place is for a message of up to [`PLACE_BYTES`]; a larger one takes several, so that what is held has a bound in bytes.
+//!
 //! A share asks for few messages at first, and for twice as many each time that it got all it asked for, so that
 //! common places are taken by shares that have something waiting.
 
@@ -15,6 +17,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Places of its own that each share has.
 const OWN: usize = 16;
+
+/// How much of a message one place is for.
+pub(super) const PLACE_BYTES: usize = 16 * 1024;
 
 /// Most messages asked for in one request.
 const ASK_MAX: usize = 512;

@@ -9,6 +9,7 @@
 //! - [`refusals`]: what NATS does not let this service do
 //! - [`streams`]: creates the streams, or refuses those it finds with other settings
 //! - [`work_off`]: pull, hold, hand out, ack
+//! - `holds`: what is held and what is finished
 //! - `looks`: counts and positions of streams
 //! - [`survey`]: the server's clock, and how full the streams are
 //! - `strays`: what no consumer gets
@@ -20,6 +21,7 @@ pub mod bucket;
 pub mod config;
 mod connection;
 mod credit;
+mod holds;
 mod looks;
 pub mod refusals;
 pub mod seen;

@@ -5,8 +5,8 @@
 //! process is dead (10 s without a sign of progress). A crash here loses nothing and repeats what was being worked on.
 //!
 //! Three things keep repeats rare while the process lives: messages being worked on show progress every 3 s; a message
-//! handed out again while it is still held is not handed to a second handler; and the sequences of the latest finished
-//! messages are remembered, so one whose ack was lost with a connection is acked again instead of being worked again.
+//! handed out again while it is still held is not handed to a second handler; and the latest finished messages are
+//! remembered, so one whose ack was lost with a connection is acked again instead of being worked again ([`super::holds`]).
 //!
 //! Whoever works a stream off makes its consumers where they are absent, at the start and when they turn out to be gone.
 //!
@@ -14,9 +14,8 @@
 //! project has waiting is not in front of another's message.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::PullConsumer, consumer::pull::BatchConfig};
@@ -32,8 +31,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::credit::{Credit, Permit};
-use super::streams::{self, PROGRESS_INTERVAL};
+use super::credit::{Credit, PLACE_BYTES, Permit};
+use super::holds::{Held, Holds, Place, nak};
+use super::streams;
 use super::{Bus, Error};
 
 /// A message handed out by JetStream.
@@ -65,8 +65,8 @@ pub enum Verdict {
 /// How to work a stream off.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Messages held at once. The bound on memory, and on what a crash repeats. A stream with shares adds a few for
-    /// each, which are kept for it alone.
+    /// Messages held at once, of 16 KiB or less; larger ones count several times. The bound on memory, and on what a crash
+    /// repeats. A stream with shares adds a few for each, which are kept for it alone.
     pub max_held: usize,
     /// How long to wait, once told to stop, for the messages being worked on.
     pub drain: Duration,
@@ -182,7 +182,9 @@ struct Puller {
     inbox: Subject,
     messages: Subscriber,
     credit: Credit,
-    /// Places taken for messages that are asked for and have not come.
+    /// Messages that are asked for and have not come.
+    expected: usize,
+    /// Places taken for them.
     reserved: Vec<Permit>,
     /// When a pull request that went unanswered (its connection broke) is given up on.
     answer_by: Instant,
@@ -198,6 +200,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(20);
 const BUSY_PULL_EXPIRES: Duration = Duration::from_secs(1);
 /// How long after that its end is believed lost.
 const PULL_GRACE: Duration = Duration::from_secs(5);
+/// What the server says when the next message is larger than what is left of the bytes that were asked for.
+const TOO_MANY_BYTES: &str = "Message Size Exceeds MaxBytes";
 /// How long to wait after a request was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// How long, once told to stop, to wait for messages that are still on their way here.
@@ -259,6 +263,7 @@ impl Puller {
             inbox,
             messages,
             credit,
+            expected: 0,
             reserved: Vec::new(),
             answer_by: Instant::now(),
             connected: bus.connected.clone(),
@@ -270,14 +275,14 @@ impl Puller {
     /// The next message to work on; `None` once told to stop.
     async fn next(&mut self, stop: &CancellationToken) -> Option<(Message, Held)> {
         loop {
-            if self.reserved.is_empty() {
+            if self.expected == 0 {
                 let permit = tokio::select! {
                     biased;
                     () = stop.cancelled() => return None,
                     permit = self.credit.first() => permit,
                 };
                 self.ask(permit, stop).await;
-                if self.reserved.is_empty() {
+                if self.expected == 0 {
                     continue;
                 }
             }
@@ -286,14 +291,14 @@ impl Puller {
                 () = stop.cancelled() => return None,
                 raw = self.messages.next() => raw?,
                 () = tokio::time::sleep_until(self.answer_by) => {
-                    self.reserved.clear();
+                    self.expect(Vec::new());
                     continue;
                 }
                 changed = self.connected.changed() => {
                     changed.ok()?;
                     // What was asked for over the old connection may never come.
                     if *self.connected.borrow_and_update() {
-                        self.reserved.clear();
+                        self.expect(Vec::new());
                     }
                     continue;
                 }
@@ -336,6 +341,8 @@ impl Puller {
         };
         let request = BatchConfig {
             batch: permits.len(),
+            // In any case one message, whatever its size.
+            max_bytes: (permits.len() * PLACE_BYTES).max(2 * self.bus.max_payload()),
             expires: Some(expires),
             ..BatchConfig::default()
         };
@@ -345,7 +352,7 @@ impl Puller {
             return;
         }
         // Only now: were this future dropped before, nothing would have been asked for.
-        self.reserved = permits;
+        self.expect(permits);
         self.answer_by = Instant::now() + expires + PULL_GRACE;
     }
 
@@ -358,11 +365,18 @@ impl Puller {
         self.bus.refusals.explain(making).await
     }
 
+    /// So many messages are asked for, in the one open request, and none besides.
+    fn expect(&mut self, places: Vec<Permit>) {
+        self.expected = places.len();
+        self.reserved = places;
+    }
+
     /// A status message ends the one open request.
     fn request_ended(&mut self, status: StatusCode, description: Option<&str>) {
-        self.reserved.clear();
+        self.expect(Vec::new());
         self.credit.not_used_up();
-        if !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
+        let is_full = description.is_some_and(|text| text.starts_with(TOO_MANY_BYTES));
+        if !is_full && !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             tracing::debug!(%status, description, "a pull request was refused");
             self.refused = true;
         }
@@ -391,7 +405,13 @@ impl Puller {
 
     /// Takes a message in, unless it is held already or was finished before.
     fn hold(&mut self, raw: async_nats::Message) -> Option<(Message, Held)> {
-        let permit = self.reserved.pop().or_else(|| self.credit.take());
+        let mut place = || self.reserved.pop().or_else(|| self.credit.take());
+        let first = place();
+        let more = (1..raw.length.div_ceil(PLACE_BYTES)).map_while(|_| place()).collect();
+        self.expected = self.expected.saturating_sub(1);
+        if self.expected == 0 {
+            self.reserved.clear();
+        }
         let reply = raw.reply.clone()?;
         let raw = jetstream::Message {
             message: raw,
@@ -406,9 +426,8 @@ impl Puller {
         };
         let stored_at = super::instant(info.published.unix_timestamp_nanos());
         let (sequence, handed_out) = (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
-        if !self.holds.begin(sequence, reply) {
-            return None;
-        }
+        let stored = Place { sequence, stored_at };
+        let held = self.holds.begin(stored, reply, (first, more))?;
         let jetstream::Message { message: raw, .. } = raw;
         let message = Message {
             subject: match subject::published(self.stream, &raw.subject) {
@@ -421,145 +440,6 @@ impl Puller {
             stored_at,
             handed_out,
         };
-        Some((
-            message,
-            Held {
-                sequence,
-                holds: Arc::clone(&self.holds),
-                settled: false,
-                _permit: permit,
-            },
-        ))
-    }
-}
-
-/// What this process holds and what it has finished.
-struct Holds {
-    client: async_nats::Client,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    held: HashMap<u64, (Subject, Instant)>,
-    finished: HashSet<u64>,
-    finished_order: VecDeque<u64>,
-}
-
-/// Finished messages remembered, per consumer: well above what a connection can have unflushed when it breaks.
-const REMEMBERED: usize = 64 * 1024;
-
-impl Holds {
-    fn new(bus: &Bus) -> Arc<Self> {
-        let holds = Arc::new(Self {
-            client: bus.client.clone(),
-            state: Mutex::default(),
-        });
-        tokio::spawn(show_progress(Arc::downgrade(&holds)));
-        holds
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the message is new here. One that is held gets its newer reply subject; one that is finished is acked
-    /// again.
-    fn begin(self: &Arc<Self>, sequence: u64, reply: Subject) -> bool {
-        let mut state = self.lock();
-        if state.finished.contains(&sequence) {
-            drop(state);
-            let client = self.client.clone();
-            tokio::spawn(async move { client.publish(reply, ACK).await });
-            return false;
-        }
-        state.held.insert(sequence, (reply, Instant::now())).is_none()
-    }
-
-    fn end(&self, sequence: u64, finished: bool) -> Option<Subject> {
-        let mut state = self.lock();
-        if finished && state.finished.insert(sequence) {
-            state.finished_order.push_back(sequence);
-            if state.finished_order.len() > REMEMBERED
-                && let Some(oldest) = state.finished_order.pop_front()
-            {
-                state.finished.remove(&oldest);
-            }
-        }
-        state.held.remove(&sequence).map(|(reply, _)| reply)
-    }
-}
-
-const ACK: Bytes = Bytes::from_static(b"+ACK");
-const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
-
-async fn show_progress(holds: std::sync::Weak<Holds>) {
-    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-    loop {
-        ticks.tick().await;
-        let Some(holds) = holds.upgrade() else { return };
-        let now = Instant::now();
-        let due: Vec<Subject> = holds
-            .lock()
-            .held
-            .values()
-            .filter(|(_, since)| now.duration_since(*since) >= PROGRESS_INTERVAL)
-            .map(|(reply, _)| reply.clone())
-            .collect();
-        for reply in due {
-            if let Err(error) = holds.client.publish(reply, PROGRESS).await {
-                tracing::warn!(%error, "could not show progress");
-                break;
-            }
-        }
-    }
-}
-
-/// A message being worked on. Dropped without a verdict (a handler panicked), it is handed out again.
-struct Held {
-    sequence: u64,
-    holds: Arc<Holds>,
-    settled: bool,
-    _permit: Option<Permit>,
-}
-
-impl Held {
-    async fn settle(mut self, verdict: Verdict) {
-        self.settled = true;
-        let Some(reply) = self.holds.end(self.sequence, verdict == Verdict::Done) else {
-            return;
-        };
-        let answer = match verdict {
-            Verdict::Done => ACK,
-            Verdict::Again(delay) => nak(delay),
-        };
-        if let Err(error) = self.holds.client.publish(reply, answer).await {
-            tracing::warn!(%error, "an ack was not sent; the message will be handed out again");
-        }
-    }
-}
-
-fn nak(delay: Duration) -> Bytes {
-    match delay.is_zero() {
-        true => Bytes::from_static(b"-NAK"),
-        false => format!(r#"-NAK {{"delay":{}}}"#, delay.as_nanos()).into(),
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        if let Some(reply) = self.holds.end(self.sequence, false)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            tracing::error!(
-                sequence = self.sequence,
-                "a handler ended without a verdict; the message is handed out again"
-            );
-            let client = self.holds.client.clone();
-            runtime.spawn(async move { client.publish(reply, nak(Duration::from_secs(1))).await });
-        }
+        Some((message, held))
     }
 }

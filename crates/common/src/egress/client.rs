@@ -161,14 +161,23 @@ impl Client {
         exchange.timings.first_byte = Some(begun.elapsed());
 
         let (parts, body) = head.into_parts();
-        let (body, truncated) = timeout_at(deadline, read_body(body))
-            .await
-            .map_err(|_| Error::timeout(timeout, Some(parts.status)))?
-            .map_err(|error| Error::of_body(&error, parts.status))?;
+        let status = parts.status;
+        let mut kept = Vec::new();
+        let read = match timeout_at(deadline, read_body(body, &mut kept)).await {
+            Ok(read) => read.map_err(|error| Error::of_body(&error, status)),
+            Err(_) => Err(Error::timeout(timeout, Some(status))),
+        };
+        let truncated = match read {
+            Ok(truncated) => truncated,
+            // Who cannot do what it was asked has said so, and when to come again, before anything broke off: many do that
+            // while they are still being sent to.
+            Err(_) if status.is_client_error() || status.is_server_error() => true,
+            Err(error) => return Err(error),
+        };
         Ok(Response {
-            status: parts.status,
+            status,
             headers: parts.headers,
-            body,
+            body: kept.into(),
             truncated,
         })
     }
@@ -233,7 +242,8 @@ impl Exchange {
 }
 
 /// A checksum of a request's method, url and header lines, in any order. Of a sensitive value only that it is there goes
-/// into it, so it tells nothing of secrets, and comes out the same for who does not know them.
+/// into it, so it tells nothing of these, and comes out the same for who does not know them. What an expression puts into a
+/// url or a plain header does go into it.
 #[must_use]
 pub fn head_checksum(method: &Method, url: &str, headers: &HeaderMap) -> u32 {
     let mut lines: Vec<(&[u8], &[u8])> = headers
@@ -310,10 +320,9 @@ impl Response {
     }
 }
 
-/// The kept part of the body, and whether it went on. A short body is read to its end, so that the connection can be used
-/// again; a long one is dropped with its connection.
-async fn read_body(mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
-    let mut kept = Vec::new();
+/// Reads the part of the body that is kept, and whether it went on. A short body is read to its end, so that the connection
+/// can be used again; a long one is dropped with its connection.
+async fn read_body(mut body: Incoming, kept: &mut Vec<u8>) -> Result<bool, hyper::Error> {
     let mut read = 0;
     while read < BODY_READ_MAX
         && let Some(frame) = body.frame().await
@@ -324,8 +333,7 @@ async fn read_body(mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
         let room = BODY_KEPT_MAX - kept.len();
         kept.extend_from_slice(&chunk[..room.min(chunk.len())]);
     }
-    let truncated = read > kept.len();
-    Ok((kept.into(), truncated))
+    Ok(read > kept.len())
 }
 
 #[cfg(test)]

@@ -112,6 +112,28 @@ fn a_protected_header_is_protected_with_placeholders_in_it_as_well() {
 }
 
 #[test]
+fn a_header_with_placeholders_stands_in_place_of_the_default() {
+    let mut world = World::new();
+    world.webhook.placeholders = vec![Expression {
+        name: ":id:".into(),
+        expression: "id".into(),
+    }];
+    world.webhook.headers = ["user-agent", "accept", "content-type"]
+        .map(|name| NamedValue {
+            name: name.into(),
+            value: MaybeSealed::Plain("of :id:".into()),
+        })
+        .into();
+    let (prepared, event) = (world.prepared().unwrap(), event());
+    let (rendered, addressed) = (prepared.render(&event).unwrap(), prepared.address(&event).unwrap());
+    let headers = prepared.headers(&event, &addressed, &rendered, world.now()).unwrap();
+    for name in ["user-agent", "accept", "content-type"] {
+        let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(values, [b"of e1"], "{name}");
+    }
+}
+
+#[test]
 fn protected_variables_are_not_printed() {
     let mut world = World::new();
     let sealed = world.seal("variable:key", b"canary");

@@ -172,6 +172,31 @@ async fn the_frontier_is_what_events_still_holds_and_what_is_not_on_record() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_was_made_anew_holds_up_nothing() {
+    let nats = OwnNats::start().await;
+    let bus = nats.bus().await;
+    for number in 0..5 {
+        let entry = accepted(key(number), &[]).encode();
+        let stored = bus
+            .publish(proto_schemas::subject::LEDGER, Default::default(), entry)
+            .await;
+        stored.unwrap().stored().await.unwrap();
+    }
+    let mut frontier = Frontier::default();
+    assert!(!frontier.advance(&bus).await.unwrap(), "nobody has recorded them");
+
+    let client = async_nats::connect(nats.server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream("LEDGER").await.unwrap();
+    nats.bus().await;
+    assert!(
+        !frontier.advance(&bus).await.unwrap(),
+        "what it was to reach is no more"
+    );
+    assert!(frontier.advance(&bus).await.unwrap());
+}
+
+#[tokio::test]
 async fn what_a_paused_webhook_holds_in_order_keeps_its_order() {
     let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
     let bus = nats.bus().await;

@@ -136,6 +136,25 @@ async fn releases_of_one_webhook_are_bounded_and_oldest_first() {
 }
 
 #[tokio::test]
+async fn a_delivery_whose_event_is_not_on_record_is_in_nobodys_way() {
+    let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
+    let bus = nats.bus().await;
+    let releaser = ledger.releaser(&bus, 1);
+    // Of the first, what was accepted is not on record, and will not be.
+    ledger
+        .record(&[
+            deferred(first(1, webhook(1))),
+            accepted(key(2), &[webhook(1)]),
+            deferred(first(2, webhook(1))),
+        ])
+        .await;
+    ledger.clock.advance(Duration::from_secs(2));
+    releaser.look().await.unwrap();
+    let found = take(&bus, 1).await.remove(0);
+    assert_eq!(found.event.key, key(2));
+}
+
+#[tokio::test]
 async fn a_lane_that_has_no_room_is_left_alone_until_it_said_it_may() {
     let (ledger, nats) = (Ledger::start().await, OwnNats::start().await);
     let bus = nats.bus().await;

@@ -107,11 +107,12 @@ pub async fn claim_parked(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
+               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
-         WHERE head.due_at <= $1 AND EXISTS (SELECT FROM events WHERE events.key = head.event_key)
+         WHERE head.due_at <= $1
          LIMIT $3"#,
         to_sql(now),
         i64::from(room.per_webhook),
@@ -256,11 +257,11 @@ pub async fn claim_held(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'held' AND delivery.webhook_id = room.webhook_id
+               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
-         WHERE EXISTS (SELECT FROM events WHERE events.key = head.event_key)
          LIMIT $4"#,
         &webhooks,
         &most,
@@ -338,11 +339,11 @@ pub async fn claim_ordered(
                    WHERE earlier.webhook_id = delivery.webhook_id AND earlier.order_key = delivery.order_key
                      AND earlier.state IN ('scheduled', 'released', 'parked', 'held', 'queued', 'behind')
                      AND earlier.event_key < delivery.event_key)
+               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
          ) AS head
-         WHERE EXISTS (SELECT FROM events WHERE events.key = head.event_key)
          LIMIT $4"#,
         &webhooks,
         frontier.as_uuid(),

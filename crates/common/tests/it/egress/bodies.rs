@@ -116,9 +116,9 @@ async fn what_drips_is_cut_off_at_the_deadline_wherever_it_does() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", "x", Some(200)),
         ("HTTP/1.1 200 OK\r\n\r\n", "x", Some(200)),
         (
-            "HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
             "1\r\nx\r\n",
-            Some(500),
+            Some(200),
         ),
         (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n",
@@ -134,6 +134,25 @@ async fn what_drips_is_cut_off_at_the_deadline_wherever_it_does() {
             class_and_status(outcome_of_dripping(first, again).await),
             (ErrorClass::Timeout, status),
             "{first}{again}…"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_refuses_has_refused_whether_or_not_the_rest_comes() {
+    const BUSY: &str = "HTTP/1.1 429 Busy\r\nretry-after: 7\r\ncontent-length: 100000\r\n\r\nlater";
+    for outcome in [
+        outcome_of_stopping(BUSY).await,
+        outcome_of_dripping(BUSY, "x").await,
+        outcome_of_stopping("HTTP/1.1 500 No\r\nretry-after: 7\r\ntransfer-encoding: chunked\r\n\r\n5\r\nlater\r\n")
+            .await,
+    ] {
+        let response = outcome.unwrap();
+        assert!(response.status == 429 || response.status == 500);
+        assert_eq!(response.headers["retry-after"], "7");
+        assert!(
+            response.body.starts_with(b"later") && response.truncated,
+            "{response:?}"
         );
     }
 }
