@@ -30,7 +30,7 @@ use futures::FutureExt as _;
 use futures::future::{join, join_all};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
-use proto_schemas::definition::{Project, SchemaCheck, WebhookState};
+use proto_schemas::definition::{Ordering, Project, SchemaCheck, WebhookState};
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::event::Event;
 use proto_schemas::id::{AttemptRef, EventKey, OrderKey, WebhookId};
@@ -42,6 +42,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Reason, Rejection};
+use crate::aside;
 use crate::repeats::{self, Standing};
 use crate::schema_check;
 
@@ -162,6 +163,23 @@ pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
     matched
 }
 
+/// [`decide`], where it holds nobody up.
+async fn who_gets(event: &Event, subscribers: Arc<[Subscriber]>) -> Matched {
+    if is_moderate(event, &subscribers) {
+        return decide(event, &subscribers);
+    }
+    let event = event.clone();
+    aside::run(move || decide(&event, &subscribers)).await
+}
+
+/// Whether who gets an event is so soon decided that it may be done in between. What a key costs depends on the payload,
+/// which its expression is given, and on the expression, which may take as long as 64 KiB do.
+fn is_moderate(event: &Event, subscribers: &[Subscriber]) -> bool {
+    let has_key = |it: &&Subscriber| matches!(it.webhook.ordering, Ordering::Key(_)) && it.wants(&event.event_type);
+    let keys = subscribers.iter().filter(has_key).count();
+    keys * (event.payload.len() + 64 * 1024) <= 1024 * 1024
+}
+
 /// The payload, where it is JSON.
 fn json(event: &Event) -> Option<serde_json::Value> {
     event.is_json().then(|| serde_json::from_slice(&event.payload).ok())?
@@ -210,10 +228,13 @@ impl FanOut {
     /// Works one message. Never gives up on one while the process lives; `stop` hands it back.
     pub async fn work(&self, message: Message, stop: &CancellationToken) -> Verdict {
         // Decided once: what is published again after a failure must be what was published before it.
-        let mut outcome = self.decide(&message).await.map(|(event, warnings)| {
-            let matched = decide(&event, &self.definitions.subscribers(event.project));
-            (event, matched, warnings)
-        });
+        let mut outcome = match self.decide(&message).await {
+            Ok((event, warnings)) => {
+                let matched = who_gets(&event, self.definitions.subscribers(event.project)).await;
+                Ok((event, matched, warnings))
+            }
+            Err(rejection) => Err(rejection),
+        };
         if let Ok((event, ..)) = &outcome
             && let Some(digest) = repeats::digest_of(&message, event)
         {
@@ -460,7 +481,7 @@ mod tests {
 
     use bytes::Bytes;
     use jiff::Timestamp;
-    use proto_schemas::definition::{Ordering, Webhook};
+    use proto_schemas::definition::Webhook;
     use proto_schemas::id::ProjectId;
     use uuid::Uuid;
 
@@ -541,5 +562,30 @@ mod tests {
         assert_eq!(matched.ordered[0].1, OrderKey::WHOLE);
         assert_eq!(matched.ordered[1].1, matched.ordered[2].1);
         assert_eq!(matched.due().collect::<Vec<_>>(), [id(4)]);
+    }
+    #[tokio::test]
+    async fn keys_that_take_their_time_hold_nobody_up() {
+        let by_key = |count| vec![(WebhookState::Active, false, Ordering::Key("data.customer".into())); count];
+        let large = Event {
+            payload: format!(r#"{{"customer":"c-1","more":"{}"}}"#, "x".repeat(900_000)).into(),
+            ..event()
+        };
+        for (event, keys, is_soon) in [
+            (event(), 15, true),
+            (event(), 16, false),
+            (large.clone(), 1, true),
+            (large.clone(), 2, false),
+        ] {
+            let subscribers: Arc<[Subscriber]> = subscribers(&by_key(keys)).into();
+            let (payload, found) = (event.payload.len(), is_moderate(&event, &subscribers));
+            assert_eq!(found, is_soon, "{keys} keys of {payload} bytes");
+            let decided = who_gets(&event, Arc::clone(&subscribers)).await;
+            assert_eq!(decided, decide(&event, &subscribers));
+            assert_eq!(decided.ordered.len(), keys);
+        }
+        // What has no key costs nothing.
+        let plain = vec![(WebhookState::Active, false, Ordering::None); 1000];
+        let decided = who_gets(&large, subscribers(&plain).into()).now_or_never();
+        assert_eq!(decided.unwrap().owed.len(), 1000);
     }
 }

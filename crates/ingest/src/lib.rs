@@ -11,6 +11,7 @@
 //! - [`http`]: the HTTP way in
 
 pub mod accept;
+mod aside;
 pub mod cloudevents;
 pub mod config;
 pub mod fan_out;

@@ -4,23 +4,18 @@
 //! data alone; the words are the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use common::definitions::EventType;
 use common::schema::Fault;
-use tokio::sync::Semaphore;
+
+use crate::aside;
 
 /// The attribute by which an event names its type's version.
 pub const TYPE_VERSION: &str = "type_version";
 
 /// Longest text about an event's faults, in bytes; what says how many more there are comes on top.
 const TEXT_MAX: usize = 4000;
-
-/// What takes its time is done by so many at once: however much of it there is, it leaves half the machine to what does not.
-static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Semaphore::new((cores / 2).max(1))
-});
 
 /// [`faults`], found on a thread of its own where that takes its time: the events of others are not held up.
 ///
@@ -34,19 +29,8 @@ pub async fn ask(
     if is_moderate(event_type, attributes, data) {
         return faults(event_type, attributes, data);
     }
-    // It is never closed. Whoever asked may go away; then the turn is over when the work is.
-    let turn = TURNS.acquire().await;
     let (event_type, attributes, data) = (Arc::clone(event_type), attributes.clone(), data.map(<[u8]>::to_vec));
-    let work = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        faults(&event_type, &attributes, data.as_deref())
-    });
-    match work.await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(faults) => faults,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // It was not begun, since the process ends; what is not checked is not accepted either.
-        Err(Err(_)) => std::future::pending().await,
-    }
+    aside::run(move || faults(&event_type, &attributes, data.as_deref())).await
 }
 
 /// Whether finding the faults is so little work that it may be done in between.
