@@ -59,10 +59,14 @@ impl Database {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // Whoever takes a connection begins with a statement that does as well.
             .test_before_acquire(false)
-            // Nobody has the rows that somebody before was about.
+            // Nobody has the rows that somebody before was about, nor a transaction that somebody before was beginning:
+            // who goes away while BEGIN is on its way leaves one that sqlx knows nothing of. Where there is none, as
+            // nearly always, nothing is said of that: what comes before ROLLBACK is undone by it.
             .after_release(|connection, _| {
                 Box::pin(async move {
-                    let unsay = sqlx::raw_sql("-- pool::unsay\nSET posthaste.project = ''");
+                    let unsay = sqlx::raw_sql(
+                        "-- pool::unsay\nSET client_min_messages = error; ROLLBACK; SET posthaste.project = ''",
+                    );
                     unsay.execute(connection).await.map(|_| true)
                 })
             })

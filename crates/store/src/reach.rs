@@ -5,7 +5,8 @@
 //! said nothing. So a condition that is forgotten finds nothing of another project.
 //!
 //! It is said when a connection is handed out, in the place of the look whether the connection is still alive, and taken
-//! back when it is returned; a transaction says it as it begins. Neither costs a round trip more.
+//! back when it is returned, as is a transaction that nobody waited for to begin; a transaction says it as it begins.
+//! Neither costs a round trip more.
 
 use std::ops::{Deref, DerefMut};
 

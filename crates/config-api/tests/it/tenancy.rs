@@ -285,6 +285,40 @@ async fn a_connection_is_about_what_it_was_handed_out_for_and_about_nothing_when
 }
 
 #[tokio::test]
+async fn who_goes_away_while_a_transaction_begins_leaves_none_to_whoever_comes_next() {
+    let world = World::new().await;
+    let mut observer = migrated(&world).await;
+    let store = world.store_with(&["--database-connections", "1"]).await;
+    drop(store.connection().await.unwrap());
+    let mut begun = Box::pin(store.begin());
+    until("one has begun that nobody has been told of", async || {
+        if futures::poll!(&mut begun).is_ready() {
+            begun = Box::pin(store.begin());
+            return false;
+        }
+        let has_begun = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one'
+            AND datname = current_database() AND state = 'idle in transaction'";
+        number(&mut observer, has_begun).await.unwrap() == 1
+    })
+    .await;
+    drop(begun);
+
+    let mut connection = store.connection().await.unwrap();
+    run(
+        &mut connection,
+        "INSERT INTO projects VALUES (gen_random_uuid(), 'kept', 'standard', now())",
+    )
+    .await
+    .unwrap();
+    drop(connection);
+    // What would be undone together with a transaction that is dropped.
+    drop(store.begin().await.unwrap());
+    drop(store.connection().await.unwrap());
+    run(&mut observer, "SET posthaste.project = 'all'").await.unwrap();
+    assert_eq!(number(&mut observer, "SELECT count(*) FROM projects").await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn a_connection_that_broke_while_nobody_used_it_is_replaced() {
     let world = World::new().await;
     let mut observer = migrated(&world).await;
