@@ -44,6 +44,9 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// Requests within so long of each other leave one mark.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
+/// What a cookie holds, in hexadecimal.
+const RANDOM_BYTES: usize = 32;
+
 /// Sessions of one token; who logs in once more ends the oldest.
 const MOST: u32 = 50;
 
@@ -82,7 +85,7 @@ impl<'a> Secret<'a> {
     pub(crate) fn proof(self) -> Proof {
         Proof {
             hash: self.hash(),
-            is_random: true,
+            is_random: self.0.len() == 2 * RANDOM_BYTES && self.0.bytes().all(|byte| byte.is_ascii_hexdigit()),
         }
     }
 
@@ -100,7 +103,7 @@ impl<'a> Secret<'a> {
 /// # Errors
 /// Any [`Error`] of the store's.
 pub(crate) async fn begin(connection: &mut Connection, token: Uuid, now: Timestamp) -> Result<Begun, Error> {
-    let mut random = [0_u8; 32];
+    let mut random = [0_u8; RANDOM_BYTES];
     rand::rng().fill_bytes(&mut random);
     let text = hex::encode(random);
     let secret = Secret(&text);

@@ -35,7 +35,8 @@ pub struct Config {
         default_value_t = 40_000
     )]
     pub rate_limit_burst: u32,
-    /// Requests a minute with a token that is not valid, from one address; 0: any number.
+    /// Requests a minute with a token that is not valid, from one address; 0: any number. One that is valid and was made over
+    /// REST is never refused for them.
     #[arg(
         long,
         env = "POSTHASTE_REFUSED_TOKENS_PER_MINUTE",

@@ -368,11 +368,12 @@ async fn who_asks_too_much_of_intake_is_told_when_to_come_again_and_others_are_n
     let api = &cluster.admin;
     api.create_project("acme").await.unwrap();
     let path = "/v1/projects/acme/tokens";
-    let made = api
-        .ok(Method::POST, path, Some(&json!({ "scopes": ["publish"] })))
-        .await
-        .unwrap();
-    let publisher = api.with_token(made["token"].as_str().unwrap());
+    let publisher = async || {
+        let scopes = json!({ "scopes": ["publish"] });
+        let made = api.ok(Method::POST, path, Some(&scopes)).await.unwrap();
+        api.with_token(made["token"].as_str().unwrap())
+    };
+    let (publisher, neighbour) = (publisher().await, publisher().await);
     cluster.definitions_in_force().await.unwrap();
     let url = format!("{}/v1/projects/acme/events", api.ingest);
     let event = json!({ "type": "a", "data": 1 });
@@ -398,6 +399,10 @@ async fn who_asks_too_much_of_intake_is_told_when_to_come_again_and_others_are_n
         (&nobodys, "10.1.1.1, 198.51.100.1", 401),
         (&nobodys, "10.1.1.2, 198.51.100.1", 429),
         (&nobodys, "198.51.100.2", 401),
+        // Nobody has guessed what is random: it does not wait, though it was never seen from there.
+        (&neighbour, "198.51.100.1", 202),
+        // What somebody may have invented waits, though it is right.
+        (api, "198.51.100.1", 429),
     ] {
         assert_eq!(post(client, from).await.status(), expected, "{from}");
     }

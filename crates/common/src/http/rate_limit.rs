@@ -57,7 +57,8 @@ pub struct Config {
     /// Requests that all tokens of a project are good for at once; ten times a token's if absent
     #[arg(long, env = "POSTHASTE_PROJECT_RATE_LIMIT_BURST", value_name = "REQUESTS")]
     pub project_rate_limit_burst: Option<u32>,
-    /// Requests a minute with a token that is not valid, from one address (of IPv6, one /64); 0: any number
+    /// Requests a minute with a token that is not valid, from one address (of IPv6, one /64), and ten times as many with one
+    /// of the form that tokens made over REST have; 0: any number
     #[arg(
         long,
         env = "POSTHASTE_REFUSED_TOKENS_PER_MINUTE",
@@ -74,6 +75,9 @@ pub struct Config {
     )]
     pub public_keys_per_minute: u32,
 }
+
+/// What a network hears that has no tries left.
+const REFUSED: &str = "too many requests without a valid token from this address";
 
 /// How many times as much as one token a project is good for, where nothing else is said.
 const TOKENS_WORTH: u32 = 10;
@@ -175,16 +179,19 @@ impl RateLimits {
     /// # Errors
     /// [`Code::TooManyRequests`], with when to come again.
     pub fn may_try(&self, parts: &Parts, proof: &Proof) -> Result<(), Problem> {
-        match self.of_its_network(parts) {
-            Some((tries, address)) => match tries.wait(address, proof, Instant::now()) {
-                None => Ok(()),
-                Some(wait) => Err(too_many(
-                    "too many requests without a valid token from this address",
-                    wait,
-                )),
-            },
-            None => Ok(()),
-        }
+        let wait = (self.of_its_network(parts)).and_then(|(tries, address)| tries.wait(address, proof, Instant::now()));
+        wait.map_or(Ok(()), |wait| Err(too_many(REFUSED, wait)))
+    }
+
+    /// Refuses to have anything looked up where too much from the same network has been no good, whatever it be: for who
+    /// has yet to read what it is. What was good from there before is refused with it.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRequests`], with when to come again.
+    pub fn may_try_any(&self, parts: &Parts) -> Result<(), Problem> {
+        let wait = (self.of_its_network(parts))
+            .and_then(|(tries, address)| tries.wait_whatever_comes(address, Instant::now()));
+        wait.map_or(Ok(()), |wait| Err(too_many(REFUSED, wait)))
     }
 
     /// Counts a request whose token or cookie is not valid.
@@ -296,7 +303,7 @@ mod tests {
 
     const PROOF: Proof = Proof {
         hash: [0; 32],
-        is_random: true,
+        is_random: false,
     };
 
     fn parts(address: Option<&str>) -> Parts {

@@ -1,9 +1,10 @@
 //! Tries: requests whose token or cookie turned out to be no good, by the network they came from.
 //!
 //! A network has a minute's worth of them. Once they are used up, nothing is looked up for it any more until it has one
-//! again: the right guess waits like the wrong one, or waiting would not slow anybody down. Exempt is what was good from
-//! there a while ago and is random, which nobody guesses: who works behind the same address is not kept out by a
-//! neighbour's guesses.
+//! again: the right guess waits like the wrong one, or waiting would not slow anybody down. What is random nobody guesses,
+//! and looking it up in vain costs time alone: of that a network has many more, of their own, so that who works behind the
+//! same address is not kept out by a neighbour's guesses, nor by its token that was revoked. What was good from there a
+//! while ago, and is random, is exempt.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,6 +18,10 @@ use super::FORGET_EVERY;
 
 /// What a network's tries are for.
 const SPAN: Duration = Duration::from_secs(60);
+
+/// How many times as many tries a network has with what is random: enough for who has not heard that it was revoked, and
+/// few enough for Postgres, where they are looked up.
+const RANDOM_WORTH: u32 = 10;
 
 /// How long it is known that something was good.
 const KNOWN_FOR: Duration = Duration::from_secs(3600);
@@ -36,22 +41,22 @@ pub struct Proof {
 /// The tries of each network.
 #[derive(Debug)]
 pub(super) struct Tries {
-    /// How long it takes to get one back.
+    /// How long it takes to get one back, of those with what somebody may have invented.
     every: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// When a network has all its tries again.
-    whole_at: HashMap<IpAddr, Instant>,
+    /// When a network has all its tries again: those with what is random, or those with all else.
+    whole_at: HashMap<(IpAddr, bool), Instant>,
     /// What was good from which network, and when it last was.
     known: HashMap<(IpAddr, [u8; 32]), Instant>,
     since_forgotten: u32,
 }
 
 impl Tries {
-    /// So many a minute, for each network.
+    /// So many a minute, for each network; and [`RANDOM_WORTH`] times as many with what is random.
     pub(super) fn new(a_minute: NonZeroU32) -> Self {
         Self {
             every: SPAN / a_minute.get(),
@@ -63,12 +68,32 @@ impl Tries {
     pub(super) fn wait(&self, address: IpAddr, proof: &Proof, now: Instant) -> Option<Duration> {
         let network = network(address);
         let state = self.state();
-        let wait = (*state.whole_at.get(&network)? + self.every).saturating_duration_since(now + SPAN);
+        let wait = self.wait_for_one(&state, network, proof.is_random, now)?;
         let is_known = || {
             let since = state.known.get(&(network, proof.hash));
             proof.is_random && since.is_some_and(|since| now.saturating_duration_since(*since) < KNOWN_FOR)
         };
-        (!wait.is_zero() && !is_known()).then_some(wait)
+        (!is_known()).then_some(wait)
+    }
+
+    /// How long anything has to wait that was not good from there before, whatever it may be; `None`: it has not.
+    pub(super) fn wait_whatever_comes(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let network = network(address);
+        let state = self.state();
+        let [random, other] = [true, false].map(|is_random| self.wait_for_one(&state, network, is_random, now));
+        Some(random?.min(other?))
+    }
+
+    /// How long it takes until the network has a try again; `None`: it has one.
+    fn wait_for_one(&self, state: &State, network: IpAddr, is_random: bool, now: Instant) -> Option<Duration> {
+        let whole_at = *state.whole_at.get(&(network, is_random))?;
+        let wait = (whole_at + self.every(is_random)).saturating_duration_since(now + SPAN);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// How long it takes to get one back.
+    fn every(&self, is_random: bool) -> Duration {
+        self.every / if is_random { RANDOM_WORTH } else { 1 }
     }
 
     /// Notes that it was looked up and is no good.
@@ -76,8 +101,8 @@ impl Tries {
         let network = network(address);
         let mut state = self.state();
         state.known.remove(&(network, proof.hash));
-        let whole_at = state.whole_at.entry(network).or_insert(now);
-        *whole_at = (*whole_at).max(now) + self.every;
+        let whole_at = state.whole_at.entry((network, proof.is_random)).or_insert(now);
+        *whole_at = (*whole_at).max(now) + self.every(proof.is_random);
         state.forget(now);
     }
 
@@ -138,30 +163,59 @@ mod tests {
     fn once_its_tries_are_used_up_a_network_waits_until_it_has_one_again_whatever_comes() {
         let (tries, now) = (tries(3), Instant::now());
         for n in 0..3 {
-            assert_eq!(tries.wait(HERE, &proof(n, true), now), None, "{n}");
-            tries.failed(HERE, &proof(n, true), now);
+            assert_eq!(tries.wait(HERE, &proof(n, false), now), None, "{n}");
+            tries.failed(HERE, &proof(n, false), now);
         }
         let twenty = Duration::from_secs(20);
         for n in 0..20 {
-            assert_eq!(tries.wait(HERE, &proof(n, n > 10), now), Some(twenty));
+            assert_eq!(tries.wait(HERE, &proof(n, false), now), Some(twenty));
         }
-        assert_eq!(tries.wait(HERE, &proof(0, true), now + twenty), None);
-        tries.failed(HERE, &proof(0, true), now + twenty);
-        assert_eq!(tries.wait(HERE, &proof(1, true), now + twenty), Some(twenty));
+        assert_eq!(tries.wait(HERE, &proof(0, false), now + twenty), None);
+        tries.failed(HERE, &proof(0, false), now + twenty);
+        assert_eq!(tries.wait(HERE, &proof(1, false), now + twenty), Some(twenty));
         // Looked up at the same time as the last one that it had: it counts all the same.
-        tries.failed(HERE, &proof(1, true), now + twenty);
-        assert_eq!(tries.wait(HERE, &proof(1, true), now + twenty), Some(twenty * 2));
-        assert_eq!(tries.wait([10, 0, 0, 2].into(), &proof(0, true), now), None);
+        tries.failed(HERE, &proof(1, false), now + twenty);
+        assert_eq!(tries.wait(HERE, &proof(1, false), now + twenty), Some(twenty * 2));
+        assert_eq!(tries.wait([10, 0, 0, 2].into(), &proof(0, false), now), None);
+    }
+
+    #[test]
+    fn what_is_random_has_more_tries_and_takes_none_from_what_is_not() {
+        let (tries, now) = (tries(3), Instant::now());
+        for n in 0..3 {
+            tries.failed(HERE, &proof(n, false), now);
+        }
+        for n in 0..30 {
+            assert_eq!(tries.wait_whatever_comes(HERE, now), None);
+            assert_eq!(tries.wait(HERE, &proof(n, true), now), None, "{n}");
+            tries.failed(HERE, &proof(n, true), now);
+        }
+        let two = Duration::from_secs(2);
+        assert_eq!(tries.wait(HERE, &proof(31, true), now), Some(two));
+        assert_eq!(tries.wait_whatever_comes(HERE, now), Some(two));
+        assert_eq!(tries.wait(HERE, &proof(0, false), now), Some(two * 10));
+        assert_eq!(tries.wait_whatever_comes(HERE, now + two), None);
+        assert_eq!(tries.wait(HERE, &proof(31, true), now + two), None);
+        // And the other way round: a revoked token that goes on asking.
+        let there = [10, 0, 0, 2].into();
+        for _ in 0..100 {
+            tries.failed(there, &proof(0, true), now);
+        }
+        assert_eq!(tries.wait(there, &proof(0, false), now), None);
     }
 
     #[test]
     fn what_was_good_and_is_random_is_not_kept_waiting_by_a_neighbour() {
         let (tries, now) = (tries(1), Instant::now());
         let (random, invented) = (proof(1, true), proof(2, false));
+        let neighbour = |address, now| {
+            tries.failed(address, &proof(3, false), now);
+            (0..RANDOM_WORTH).for_each(|_| tries.failed(address, &proof(3, true), now));
+        };
         for good in [&random, &invented] {
             tries.succeeded(HERE, good, now);
         }
-        tries.failed(HERE, &proof(3, true), now);
+        neighbour(HERE, now);
         assert_eq!(tries.wait(HERE, &random, now), None);
         assert!(
             tries.wait(HERE, &invented, now).is_some(),
@@ -169,11 +223,11 @@ mod tests {
         );
         // From where it was not seen it is as good as guessed.
         let there = [10, 0, 0, 2].into();
-        tries.failed(there, &proof(3, true), now);
+        neighbour(there, now);
         assert!(tries.wait(there, &random, now).is_some());
         // It is no good any more, or was not for an hour.
         let later = now + KNOWN_FOR;
-        tries.failed(HERE, &proof(3, true), later);
+        neighbour(HERE, later);
         assert!(tries.wait(HERE, &random, later).is_some());
         tries.succeeded(HERE, &random, later);
         assert_eq!(tries.wait(HERE, &random, later), None);
