@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -21,8 +21,30 @@ use crate::api::{Api, failed};
 use crate::audit;
 use crate::sessions::{self, LONGEST, Secret};
 
+/// Where it is.
+pub(super) const PATH: &str = "/v1/session";
+
+/// Largest body. The one that is read of somebody who has shown nothing yet: a token, and some room around it.
+const BODY_MAX: usize = 1024;
+
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(create, show, end))
+    OpenApiRouter::new()
+        .routes(routes!(create, show, end))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+}
+
+/// Who may try to log in: from this site, and from a network that has not guessed too often. It is an argument in front
+/// of the body, of which nothing is read otherwise.
+pub(super) struct MayLogIn;
+
+impl FromRequestParts<Arc<Api>> for MayLogIn {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let authority = parts.uri.authority().map(|authority| authority.as_str());
+        sessions::is_of_this_site(&parts.headers, authority)?;
+        api.rate_limits.may_try_any(parts).map(|()| Self)
+    }
 }
 
 /// Somebody who logs in.
@@ -120,12 +142,9 @@ impl SessionView {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     parts: Parts,
+    _may: MayLogIn,
     Json(login): Json<Login>,
 ) -> Result<Response, Problem> {
-    sessions::is_of_this_site(
-        &parts.headers,
-        parts.uri.authority().map(|authority| authority.as_str()),
-    )?;
     let now = api.now();
     let (mut caller, mut connection) = Caller::with_token(&login.token, &parts, &api).await?;
     let project = caller.project;
@@ -137,7 +156,7 @@ pub(super) async fn create(
         .map_err(failed)?;
     drop(connection);
     let view = SessionView::of(&api, &caller, Some(begun.csrf), Some(now)).await?;
-    let response = Tagged::with(ETag::of(&view)?, view).created("/v1/session".to_owned());
+    let response = Tagged::with(ETag::of(&view)?, view).created(PATH.to_owned());
     with_cookie(response.into_response(), &begun.cookie)
 }
 

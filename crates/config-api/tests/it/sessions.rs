@@ -6,6 +6,8 @@ use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use store::sessions::{self, Session};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::*;
 
@@ -314,6 +316,8 @@ async fn who_guesses_tokens_at_the_login_is_told_to_wait_and_others_are_not() {
         let (status, _) = stranger.call(Method::GET, of_shop, None).await;
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     }
+    // And now nobody from here is even listened to who wants to log in.
+    assert_eq!(refused_before_its_body_comes(admin, 100).await, "HTTP/1.1 429");
 
     // Who was there already goes on, and so does everybody elsewhere; and who shows nothing is told what to show.
     neighbour.get(of_shop).await;
@@ -326,6 +330,41 @@ async fn who_guesses_tokens_at_the_login_is_told_to_wait_and_others_are_not() {
         .await;
     let (status, _) = admin.without_token().call(Method::GET, of_shop, None).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+    service.stop().await;
+}
+
+/// What a login is answered with whose body was announced and has not come.
+async fn refused_before_its_body_comes(client: &Client, length: u32) -> String {
+    let mut connection = TcpStream::connect(client.authority()).await.unwrap();
+    let head = format!(
+        "POST /v1/session HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    tokio::time::timeout(std::time::Duration::from_secs(5), connection.read_exact(&mut begun))
+        .await
+        .expect("nothing of the body is waited for")
+        .unwrap();
+    String::from_utf8_lossy(&begun).into_owned()
+}
+
+#[tokio::test]
+async fn of_who_logs_in_no_more_is_read_than_a_token_takes() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let admin = &service.client;
+    assert_eq!(refused_before_its_body_comes(admin, 1025).await, "HTTP/1.1 413");
+    let anybody = admin.without_token();
+    for (length, status) in [(900, 401), (1024, 413)] {
+        let login = json!({ "token": "x".repeat(length) });
+        let answer = anybody.send(Method::POST, "/v1/session", &[], Some(login)).await;
+        assert_eq!(answer.status, status, "{length}");
+    }
+    // A key makes no difference.
+    let key = [("idempotency-key", "k")];
+    let login = json!({ "token": "x".repeat(1024) });
+    let answer = admin.send(Method::POST, "/v1/session", &key, Some(login)).await;
+    assert_eq!(answer.status, 413);
     service.stop().await;
 }
 
