@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use common::http::{Body, Code, Json, Page, PageQuery, Problem, Query, page};
 use jiff::Timestamp;
 use proto_schemas::id::WebhookId;
@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::deliveries::{Cursor, DeliveryView, shown};
+use super::idempotency::NothingDone;
 use super::replays::{self as shown_replays, Chosen, CountView, Discard, ReplayView, Selected, accepted};
 use super::{tests, webhook_filter};
 use crate::access::{Configure, InProject, Read};
@@ -189,7 +190,8 @@ async fn discard(
     if dry_run {
         let found = replays::count(&api, project, &selection, replays::COUNT_ALONE).await?;
         let mut connection = api.connection_in(project.id).await?;
-        return Ok(Json(shown_replays::counted(&mut connection, &found).await?).into_response());
+        let counted = shown_replays::counted(&mut connection, &found).await?;
+        return Ok(NothingDone::but(Json(counted)));
     }
     let order = replays::order(&api, project, &within.caller, Kind::Discard, &selection, None).await?;
     Ok(accepted(&api, project, order))

@@ -6,7 +6,8 @@
 //! again ── the row has an answer: that one · has none yet: 409 · was of another request: 422
 //! ```
 //!
-//! What failed for a reason of ours is forgotten, so that it can be tried again. The change itself is a transaction of
+//! What failed for a reason of ours is forgotten, so that it can be tried again, and so is an answer for which nothing was
+//! done: a preview, or a dry run. The change itself is a transaction of
 //! its handler's: a process that dies between that and the row's answer leaves a row without one. After a minute the
 //! same request may take it over, and is then done again; a name that is taken says so.
 //!
@@ -17,12 +18,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body as AxumBody;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use common::crypto::Context;
 use common::http::{Body, Code, Problem};
 use http_body_util::BodyExt as _;
@@ -35,6 +37,7 @@ use store::idempotency_keys::{self, Claim, Key};
 use store::{Store, tokens, webhooks};
 use uuid::Uuid;
 
+use super::session;
 use crate::access::Caller;
 use crate::api::{Api, failed};
 use crate::audit::{self, Reveal, Shown};
@@ -65,9 +68,22 @@ struct Kept {
     reveal: Option<Reveal>,
 }
 
+/// Left with an answer for which nothing was done: it may as well be made anew, and is not kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NothingDone;
+
+impl NothingDone {
+    /// The answer, so marked.
+    pub(super) fn but(answer: impl IntoResponse) -> Response {
+        (Extension(Self), answer).into_response()
+    }
+}
+
 /// A layer: a POST with a key is done once.
 pub(super) async fn answer_once(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    match *request.method() == Method::POST && request.headers().contains_key(HEADER) {
+    let has_key = *request.method() == Method::POST && request.headers().contains_key(HEADER);
+    // Whose the key of a login is, only its body says; and its cookie is its browser's alone.
+    match has_key && request.uri().path() != session::PATH {
         true => once(api, request, next).await.unwrap_or_else(Problem::into_response),
         false => next.run(request).await,
     }
@@ -156,6 +172,7 @@ async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result
     let body = body.collect().await.map_err(Problem::internal)?.to_bytes();
     let status = parts.status;
     let passing = status.is_server_error()
+        || parts.extensions.get::<NothingDone>().is_some()
         || [
             StatusCode::UNAUTHORIZED,
             StatusCode::FORBIDDEN,

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 pub(super) use self::body::{Chosen, Discard, Selected};
 pub(super) use self::view::{CountView, ReplayView};
+use super::idempotency::NothingDone;
 use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
 use crate::replays::{self, Counted};
@@ -91,7 +92,8 @@ async fn create(
     if dry_run {
         let found = replays::count(&api, project, &selection, replays::COUNT_ALONE).await?;
         let mut connection = api.connection_in(project.id).await?;
-        return Ok(Json(counted(&mut connection, &found).await?).into_response());
+        let counted = counted(&mut connection, &found).await?;
+        return Ok(NothingDone::but(Json(counted)));
     }
     let replay = replays::order(&api, project, &within.caller, Kind::Replay, &selection, rate).await?;
     Ok(accepted(&api, project, replay))

@@ -122,6 +122,45 @@ async fn a_request_repeated_with_its_key_is_done_once_and_answered_alike() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn of_that_for_which_nothing_is_done_no_answer_is_kept() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    api.post(W, simple("w")).await;
+    let login = json!({ "token": ADMIN });
+    for (path, body, status) in [
+        (format!("{W}/w:preview"), json!({}), 200),
+        (format!("{W}:preview"), json!({ "webhook": simple("x") }), 200),
+        ("/v1/projects/shop/replays".to_owned(), json!({ "dry_run": true }), 200),
+        (
+            "/v1/projects/shop/dead-letters:discard".to_owned(),
+            json!({ "dry_run": true }),
+            200,
+        ),
+        ("/v1/session".to_owned(), login, 201),
+    ] {
+        let key = [("idempotency-key", path.as_str())];
+        for _ in 0..2 {
+            let answer = api.send(Method::POST, &path, &key, Some(body.clone())).await;
+            assert_eq!(answer.status, status, "{path}: {}", answer.body);
+            assert_eq!(answer.header("idempotent-replayed"), None, "{path}");
+            // A login that was answered again would set no cookie.
+            assert_eq!(answer.header("set-cookie").is_some(), status == 201, "{path}");
+        }
+        assert_eq!(world.number("SELECT count(*) FROM idempotency_keys").await, 0, "{path}");
+    }
+    let order = async || {
+        let key = [("idempotency-key", "replay")];
+        api.send(Method::POST, "/v1/projects/shop/replays", &key, Some(json!({})))
+            .await
+    };
+    assert_eq!(order().await.status, 202);
+    assert_eq!(order().await.header("idempotent-replayed"), Some("true"));
+    service.stop().await;
+}
+
 /// How many entries in the trail say that a secret was shown.
 async fn reveals(api: &Client) -> usize {
     let trail = api.get("/v1/projects/shop/audit?reveals=true").await;

@@ -20,6 +20,7 @@ use super::{note_secret, shown};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
+use crate::http::idempotency::NothingDone;
 use crate::http::tests::{self, SampleBody, TestView};
 use crate::secrets;
 use crate::trials::{self, Target};
@@ -158,7 +159,7 @@ async fn act(
         "preview" => {
             let wanted = tests::body::<PreviewBody>(&body)?;
             let preview = preview::of_stored(&api, &within, named, wanted).await?;
-            return Ok(Json(preview).into_response());
+            return Ok(NothingDone::but(Json(preview)));
         }
         "check" => {
             let test = actions::check(&api, project, named).await?;

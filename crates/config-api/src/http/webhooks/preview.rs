@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::Response;
 use common::http::{FieldError, Json, Problem};
 use common::render::VARIABLES;
 use http::HeaderValue;
@@ -18,6 +19,7 @@ use super::body::{ChangedWebhook, NewWebhook};
 use crate::access::{Configure, InProject};
 use crate::api::{Api, failed};
 use crate::changes::Changes;
+use crate::http::idempotency::NothingDone;
 use crate::http::json::{Text, given};
 use crate::http::tests::HeaderLine;
 use crate::previews::{self, Preview};
@@ -220,7 +222,7 @@ pub(in crate::http) async fn of_new(
     State(api): State<Arc<Api>>,
     within: InProject<Configure>,
     Json(new): Json<NewPreview>,
-) -> Result<Json<PreviewView>, Problem> {
+) -> Result<Response, Problem> {
     let profile = profile(&api, &within.project)?;
     let in_webhook = |problem| beneath(problem, "/webhook");
     let mut changes: Changes = new.webhook.changes(&api.templates).map_err(in_webhook)?;
@@ -228,9 +230,8 @@ pub(in crate::http) async fn of_new(
     let mut webhook = webhooks::blank(&api, &within.project);
     webhooks::apply(&api, profile, changes, &mut webhook).map_err(in_webhook)?;
     let sample = sample(new.r#type, new.data, new.attributes);
-    Ok(Json(
-        previews::make(&api, &within.project, &webhook, sample).await?.into(),
-    ))
+    let preview = previews::make(&api, &within.project, &webhook, sample).await?;
+    Ok(NothingDone::but(Json(PreviewView::from(preview))))
 }
 
 /// The same problem, of fields that stand beneath another one.
