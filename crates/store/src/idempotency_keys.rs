@@ -78,12 +78,12 @@ pub async fn claim(
     })
 }
 
-/// Keeps the answer.
+/// Keeps the answer. False where the key is another request's by now.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn answer(connection: &mut Connection, key: &Key, sealed: &str) -> Result<(), Error> {
-    sqlx::query!(
+pub async fn answer(connection: &mut Connection, key: &Key, sealed: &str) -> Result<bool, Error> {
+    let kept = sqlx::query!(
         "-- idempotency_keys::answer
          UPDATE idempotency_keys SET sealed_answer = $4 WHERE token_id = $1 AND key = $2 AND created_at = $3",
         key.token,
@@ -93,7 +93,7 @@ pub async fn answer(connection: &mut Connection, key: &Key, sealed: &str) -> Res
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(kept.rows_affected() == 1)
 }
 
 /// Gives the key back.

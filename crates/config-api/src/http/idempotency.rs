@@ -8,8 +8,8 @@
 //!
 //! What failed for a reason of ours is forgotten, so that it can be tried again, and so is an answer for which nothing was
 //! done: a preview, or a dry run. The change itself is a transaction of
-//! its handler's: a process that dies between that and the row's answer leaves a row without one. After a minute the
-//! same request may take it over, and is then done again; a name that is taken says so.
+//! its handler's: a process that dies between that and the row's answer, or cannot write that for a minute, leaves a row
+//! without one. After a minute the same request may take it over, and is then done again; a name that is taken says so.
 //!
 //! A request counts as one however it is answered. An answer that shows a secret is in the audit trail each time it is
 //! given, and shows it only as long as it is good for something: after a rotation without an overlap the old one is left
@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body as AxumBody;
+use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use common::crypto::Context;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use store::idempotency_keys::{self, Claim, Key};
 use store::{Store, tokens, webhooks};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::session;
@@ -53,6 +55,12 @@ pub(crate) const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A request that has not been answered for so long will not be.
 const ABANDONED: Duration = Duration::from_secs(60);
+
+/// How often it is tried to keep an answer that could not be kept at once.
+const TRY_AGAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// Answers that wait for that in one process, each in its memory: some hundred kilobytes at most.
+static LATER: Semaphore = Semaphore::const_new(100);
 
 /// Headers of an answer that belong to it, and not to the moment it was given.
 const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
@@ -140,7 +148,7 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
     let request = Request::from_parts(parts, AxumBody::from(body));
     let done = tokio::spawn(async move {
         let response = next.run(request).await;
-        keep(&api, &store, &row, response).await
+        keep(&api, store, row, response).await
     });
     done.await.map_err(Problem::internal)?
 }
@@ -166,13 +174,28 @@ fn key(headers: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
-/// Keeps the answer, or forgets the key where the answer says nothing of the request.
-async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result<Response, Problem> {
+/// Keeps the answer, or forgets the key where the answer says nothing of the request. What is done is done: the client has
+/// the answer whatever becomes of that, and where it cannot be kept at once, it is tried again aside of the request.
+async fn keep(api: &Api, store: Store, row: Key, response: Response) -> Result<Response, Problem> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Problem::internal)?.to_bytes();
-    let status = parts.status;
+    match sealed(api, &row, &parts, &body) {
+        Ok(sealed) => {
+            if let Err(error) = write(&store, &row, sealed.as_deref()).await {
+                tracing::warn!(%error, token = %row.token, "an answer to be repeated is not kept yet");
+                keep_trying(store, row, sealed);
+            }
+        }
+        Err(error) => tracing::error!(%error, token = %row.token, "an answer to be repeated cannot be kept"),
+    }
+    Ok(Response::from_parts(parts, AxumBody::from(body)))
+}
+
+/// The answer as it is kept; `None`: it is not.
+fn sealed(api: &Api, row: &Key, answer: &response::Parts, body: &Bytes) -> Result<Option<String>, serde_json::Error> {
+    let status = answer.status;
     let passing = status.is_server_error()
-        || parts.extensions.get::<NothingDone>().is_some()
+        || answer.extensions.get::<NothingDone>().is_some()
         || [
             StatusCode::UNAUTHORIZED,
             StatusCode::FORBIDDEN,
@@ -180,24 +203,55 @@ async fn keep(api: &Api, store: &Store, row: &Key, response: Response) -> Result
             StatusCode::TOO_MANY_REQUESTS,
         ]
         .contains(&status);
-    let mut connection = store.connection().await.map_err(failed)?;
     if passing {
-        idempotency_keys::forget(&mut connection, row).await.map_err(failed)?;
-    } else {
-        let text = |name: &HeaderName| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned()));
-        let kept = Kept {
-            status: status.as_u16(),
-            headers: HEADERS.iter().filter_map(text).collect(),
-            body: String::from_utf8_lossy(&body).into_owned(),
-            reveal: parts.extensions.get().cloned(),
-        };
-        let json = serde_json::to_vec(&kept).map_err(Problem::internal)?;
-        let sealed = api.keys.seal(&context(row, &field(row)), &json);
-        idempotency_keys::answer(&mut connection, row, &sealed)
-            .await
-            .map_err(failed)?;
+        return Ok(None);
     }
-    Ok(Response::from_parts(parts, AxumBody::from(body)))
+    let text = |name: &HeaderName| Some((name.to_string(), answer.headers.get(name)?.to_str().ok()?.to_owned()));
+    let kept = Kept {
+        status: status.as_u16(),
+        headers: HEADERS.iter().filter_map(text).collect(),
+        body: String::from_utf8_lossy(body).into_owned(),
+        reveal: answer.extensions.get().cloned(),
+    };
+    let json = serde_json::to_vec(&kept)?;
+    Ok(Some(api.keys.seal(&context(row, &field(row)), &json)))
+}
+
+/// Keeps a sealed answer, or forgets the key where there is none.
+async fn write(store: &Store, row: &Key, sealed: Option<&str>) -> Result<(), store::Error> {
+    let mut connection = store.connection().await?;
+    match sealed {
+        None => idempotency_keys::forget(&mut connection, row).await,
+        Some(sealed) => {
+            if !idempotency_keys::answer(&mut connection, row, sealed).await? {
+                tracing::warn!(token = %row.token, "an answer to be repeated came too late: its key was taken over");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Tries again, until it is kept or the request counts as abandoned and may be done anew.
+fn keep_trying(store: Store, row: Key, sealed: Option<String>) {
+    let Ok(place) = LATER.try_acquire() else {
+        tracing::warn!(token = %row.token, "too many answers wait to be kept: this one is not");
+        return;
+    };
+    tokio::spawn(async move {
+        let _place = place;
+        let tries = async {
+            loop {
+                tokio::time::sleep(TRY_AGAIN_EVERY).await;
+                match write(&store, &row, sealed.as_deref()).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(%error, "an answer to be repeated is still not kept"),
+                }
+            }
+        };
+        if tokio::time::timeout(ABANDONED, tries).await.is_err() {
+            tracing::warn!(token = %row.token, "an answer to be repeated was not kept: its request may be done anew");
+        }
+    });
 }
 
 /// The answer that was kept.

@@ -123,6 +123,49 @@ async fn a_request_repeated_with_its_key_is_done_once_and_answered_alike() {
 }
 
 #[tokio::test]
+async fn what_is_done_is_answered_though_its_answer_cannot_be_kept_and_that_is_tried_again() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    world
+        .sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON idempotency_keys FOR EACH ROW
+             WHEN (new.sealed_answer IS NOT NULL) EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    let tokens = "/v1/projects/shop/tokens";
+    let make = async || {
+        let key = [("idempotency-key", "t")];
+        api.send(Method::POST, tokens, &key, Some(json!({}))).await
+    };
+    let first = make().await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.body);
+    assert!(first.body["token"].is_string());
+    assert_eq!(
+        make().await.status,
+        StatusCode::CONFLICT,
+        "it is not known yet what it was answered"
+    );
+    world.sql("DROP TRIGGER refuse ON idempotency_keys").await;
+    until("the answer is kept", async || {
+        let again = make().await;
+        if again.status == StatusCode::CONFLICT {
+            return false;
+        }
+        assert_eq!(
+            (again.header("idempotent-replayed"), &again.body),
+            (Some("true"), &first.body)
+        );
+        true
+    })
+    .await;
+    assert_eq!(api.get(tokens).await["items"].as_array().map(Vec::len), Some(1));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn of_that_for_which_nothing_is_done_no_answer_is_kept() {
     let world = World::new().await;
     let service = world.start().await;
