@@ -125,15 +125,14 @@ pub(crate) async fn begin(
     Ok(())
 }
 
-/// Notes that the answer to the caller's request will show a secret.
+/// Notes that the answer to the caller's request will show a secret, in the transaction that makes it: what were noted
+/// afterwards, and could not be, would leave a secret that nobody has seen and nobody can see any more.
 ///
 /// # Errors
-/// A [`Problem`] where it cannot be noted; then it must not be shown.
-pub(crate) async fn note_reveal(api: &Api, caller: &Caller, shown: Shown) -> Result<(), Problem> {
+/// A [`Problem`] where it cannot be noted; then the secret must not be made.
+pub(crate) async fn note_reveal(connection: &mut Connection, caller: &Caller, shown: Shown) -> Result<(), Problem> {
     let Some(entry) = &caller.entry else { return Ok(()) };
-    let store = api.database.of_project_or_all(entry.project);
-    let mut connection = store.connection().await.map_err(failed)?;
-    audit::note_reveal(&mut connection, entry.id).await.map_err(failed)?;
+    audit::note_reveal(connection, entry.id).await.map_err(failed)?;
     let project = entry.project.map(ProjectId::as_uuid);
     let _ = entry.reveal.set(Reveal { project, shown });
     Ok(())

@@ -15,12 +15,15 @@ use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::{SecretId, WebhookId};
 use proto_schemas::stream::config_key;
 use secrecy::{ExposeSecret as _, SecretString};
+use store::Connection;
 use store::projects::Project;
 use store::webhooks::{self, Secret, Webhook};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::access::Caller;
 use crate::api::{Api, failed, new_id};
+use crate::audit::{Shown, note_reveal};
 use crate::changes::{Rules, seal, signature_header};
 use crate::webhooks::{absent, note_written, profile};
 
@@ -185,6 +188,16 @@ pub fn shown(key: &Key) -> Option<SecretString> {
     }
 }
 
+/// Notes that the webhook's current secret will be shown, in the transaction that writes it.
+///
+/// # Errors
+/// A [`Problem`] where it cannot be noted.
+pub(crate) async fn note_shown(connection: &mut Connection, webhook: &Webhook, caller: &Caller) -> Result<(), Problem> {
+    let current = webhook.secrets.first();
+    let current = current.map_or(Uuid::nil(), |secret| secret.sealed.id.as_uuid());
+    note_reveal(connection, caller, Shown::Secret(webhook.id.as_uuid(), current)).await
+}
+
 /// Rotates the secret of the webhook of that name or id.
 ///
 /// # Errors
@@ -234,12 +247,13 @@ pub async fn rotate_secret(
     webhook.updated_at = rules.now;
     webhooks::update(&mut transaction, &webhook).await.map_err(failed)?;
     note_written(&mut transaction, &webhook, caller).await?;
+    let secret = made_up.then(|| shown(&key)).flatten();
+    if secret.is_some() {
+        note_shown(&mut transaction, &webhook, caller).await?;
+    }
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    Ok(Rotated {
-        webhook,
-        secret: made_up.then(|| shown(&key)).flatten(),
-    })
+    Ok(Rotated { webhook, secret })
 }
 
 /// Erases secrets that have expired, until `stop`: their rows are written without them, and so are the definitions in NATS.

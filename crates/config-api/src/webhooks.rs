@@ -32,8 +32,17 @@ const TOKEN_URL: &str = "/authentication/token_url";
 pub struct Created {
     /// The webhook.
     pub webhook: Webhook,
-    /// The secret, where one was made up that the receiver has to know. It cannot be had again.
+    /// The secret, where one was made up that the receiver has to know, and is to be shown. It cannot be had again.
     pub secret: Option<SecretString>,
+}
+
+/// What the answer says of a secret that was made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeUp {
+    /// All of it, this once; which is in the audit trail.
+    IsShown,
+    /// Nothing.
+    IsNotShown,
 }
 
 /// Makes a webhook. Where the changes say nothing of a secret, one is made up if they say of what kind, or the profile wants
@@ -41,7 +50,13 @@ pub struct Created {
 ///
 /// # Errors
 /// What is wrong with the changes, or a name that is taken.
-pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: Changes) -> Result<Created, Problem> {
+pub async fn create(
+    api: &Api,
+    project: &Project,
+    caller: &Caller,
+    mut changes: Changes,
+    made_up: MadeUp,
+) -> Result<Created, Problem> {
     let profile = profile(api, project)?;
     let key = make_up_secret(&mut changes, profile);
     let mut webhook = blank(api, project);
@@ -60,15 +75,19 @@ pub async fn create(api: &Api, project: &Project, caller: &Caller, mut changes: 
         .await
         .map_err(|error| name_taken(error, &webhook))?;
     note_written(&mut transaction, &webhook, caller).await?;
+    let secret = key
+        .as_ref()
+        .and_then(secrets::shown)
+        .filter(|_| made_up == MadeUp::IsShown);
+    if secret.is_some() {
+        secrets::note_shown(&mut transaction, &webhook, caller).await?;
+    }
     if let Some(check) = check {
         check.begin(&mut transaction).await?;
     }
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    Ok(Created {
-        webhook,
-        secret: key.as_ref().and_then(secrets::shown),
-    })
+    Ok(Created { webhook, secret })
 }
 
 /// Puts a new secret into the changes, where a webhook that is made by them is to have one and they give none.

@@ -28,7 +28,7 @@ use crate::actions;
 use crate::api::{Api, failed};
 use crate::resolve;
 use crate::trials::{self, Target};
-use crate::webhooks::{self, profile};
+use crate::webhooks::{self, MadeUp, profile};
 
 /// What the routes are.
 #[derive(OpenApi)]
@@ -61,7 +61,7 @@ async fn create(
     let profile = profile(&api, &within.project)?;
     let headers = new.header_names();
     let changes = new.into_changes(profile).map_err(Problem::fields)?;
-    let created = webhooks::create(&api, &within.project, &within.caller, changes).await;
+    let created = webhooks::create(&api, &within.project, &within.caller, changes, MadeUp::IsNotShown).await;
     let created = created.map_err(|problem| in_once_words(problem, &headers))?;
     Ok((StatusCode::CREATED, Json(view(&api, profile, created.webhook).await?)))
 }

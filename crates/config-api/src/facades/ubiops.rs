@@ -24,7 +24,7 @@ use super::{every_webhook, in_own_words};
 use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
 use crate::trials::{self, Target};
-use crate::webhooks::{self, absent, profile};
+use crate::webhooks::{self, MadeUp, absent, profile};
 
 /// What the routes are, under `/v2.1`; under `/v2` they are the same.
 #[derive(OpenApi)]
@@ -58,7 +58,7 @@ async fn create(
 ) -> Result<(StatusCode, Json<WebhookView>), Problem> {
     let profile = profile(&api, &within.project)?;
     let changes = new.into_changes(profile).map_err(Problem::fields)?;
-    let created = webhooks::create(&api, &within.project, &within.caller, changes).await;
+    let created = webhooks::create(&api, &within.project, &within.caller, changes, MadeUp::IsNotShown).await;
     let created = created.map_err(in_ubiops_words)?;
     let view = WebhookView::of(&created.webhook, profile).ok_or_else(absent)?;
     Ok((StatusCode::CREATED, Json(view)))

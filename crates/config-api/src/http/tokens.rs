@@ -140,9 +140,9 @@ pub(super) async fn create(
     let mut transaction = api.begin_in(within.project.id).await?;
     tokens::insert(&mut transaction, &token).await.map_err(failed)?;
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
+    note_reveal(&mut transaction, &within.caller, Shown::Token(token.id)).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
-    note_reveal(&api, &within.caller, Shown::Token(token.id)).await?;
     let view = TokenView::from(token);
     let (etag, path) = (
         ETag::of(&view)?,

@@ -25,18 +25,16 @@ use store::webhooks::{self as rows, Webhook};
 use store::{Connection, Error};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use self::body::{ChangedWebhook, NewWebhook};
 pub(super) use self::fields::PauseWord;
 pub(in crate::http) use self::recorded::recorded;
 pub(crate) use self::view::Definition;
 use self::view::{CreatedWebhook, WebhookView};
-use crate::access::{Caller, Configure, InProject, Read};
+use crate::access::{Configure, InProject, Read};
 use crate::api::{Api, failed};
-use crate::audit::{Shown, note_reveal};
 use crate::changes::Changes;
-use crate::webhooks::{self, Created, absent};
+use crate::webhooks::{self, Created, MadeUp, absent};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -66,11 +64,9 @@ async fn create(
     within: InProject<Configure>,
     Json(new): Json<NewWebhook>,
 ) -> Result<Tagged<CreatedWebhook>, Problem> {
+    let changes = new.changes(&api.templates)?;
     let Created { webhook, secret } =
-        webhooks::create(&api, &within.project, &within.caller, new.changes(&api.templates)?).await?;
-    if secret.is_some() {
-        note_secret(&api, &within.caller, &webhook).await?;
-    }
+        webhooks::create(&api, &within.project, &within.caller, changes, MadeUp::IsShown).await?;
     let view = WebhookView::of(&webhook, None, api.now());
     let etag = ETag::of_revision(webhook.revision, &view)?;
     let secret = secret.map(|secret| secret.expose_secret().to_owned());
@@ -151,13 +147,6 @@ async fn remove(
     let condition = |webhook: &Webhook| if_match.check(&ETag::of_revision(webhook.revision, &())?);
     webhooks::remove(&api, &within.project, &within.caller, &named, condition).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Notes that the answer will show the webhook's current secret.
-async fn note_secret(api: &Api, caller: &Caller, webhook: &Webhook) -> Result<(), Problem> {
-    let current = webhook.secrets.first();
-    let current = current.map_or(Uuid::nil(), |secret| secret.sealed.id.as_uuid());
-    note_reveal(api, caller, Shown::Secret(webhook.id.as_uuid(), current)).await
 }
 
 /// The webhook with its health, as answers have it.

@@ -269,6 +269,41 @@ async fn what_cannot_be_noted_is_not_carried_out() {
 }
 
 #[tokio::test]
+async fn a_secret_is_not_made_where_it_cannot_be_noted_that_it_is_shown() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let webhook = "/v1/projects/shop/webhooks/w";
+    api.post("/v1/projects/shop/webhooks", simple("w")).await;
+    let before = api.get(webhook).await;
+    world.sql("REVOKE UPDATE ON audit_entries FROM CURRENT_USER").await;
+    let requests = [
+        ("/v1/projects/shop/webhooks".to_owned(), simple("another")),
+        ("/v1/projects/shop/tokens".to_owned(), json!({})),
+        (format!("{webhook}:rotate-secret"), json!({ "overlap": "0s" })),
+    ];
+    for (path, body) in &requests {
+        let (status, answer) = api.call(Method::POST, path, Some(body.clone())).await;
+        assert!(status.is_server_error(), "{path}: {status} {answer}");
+    }
+    let webhooks = api.get("/v1/projects/shop/webhooks").await;
+    assert_eq!(webhooks["items"].as_array().unwrap().len(), 1);
+    assert_eq!(api.get("/v1/projects/shop/tokens").await["items"], json!([]));
+    let now = api.get(webhook).await;
+    assert_eq!(
+        (&now["secrets"], &now["revision"]),
+        (&before["secrets"], &before["revision"])
+    );
+    world.sql("GRANT UPDATE ON audit_entries TO CURRENT_USER").await;
+    for (path, body) in &requests {
+        let (status, answer) = api.call(Method::POST, path, Some(body.clone())).await;
+        assert!(status.is_success(), "{path}: {status} {answer}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn secrets_never_come_back() {
     let world = World::new().await;
     let service = world.start().await;

@@ -15,8 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::preview::{self, PreviewBody, PreviewView};
 use super::rotation::{self, RotateSecret};
+use super::shown;
 use super::view::{CreatedWebhook, WebhookView};
-use super::{note_secret, shown};
 use crate::access::{Configure, InProject};
 use crate::actions;
 use crate::api::{Api, failed};
@@ -171,9 +171,6 @@ async fn act(
         "rotate-secret" => {
             let rotation = tests::body::<RotateSecret>(&body)?.into();
             let rotated = secrets::rotate_secret(&api, project, caller, named, rotation).await?;
-            if rotated.secret.is_some() {
-                note_secret(&api, caller, &rotated.webhook).await?;
-            }
             return Ok(rotation::answer(&api, rotated).await?.into_response());
         }
         _ => {
