@@ -23,6 +23,7 @@
 //! - [`previews`]: requests shown and not made
 //! - [`relay`]: outbox → CONFIG, and tests → DELIVERIES
 //! - [`streams`]: answers without end, and what they are fed with
+//! - [`forgetting`]: what is old, deleted
 //! - [`admin_token`]: the one token that is not made over REST
 //!
 //! This is the only writer of definitions. It needs Postgres to answer; while NATS is away, changes are accepted and
@@ -37,6 +38,7 @@ pub mod changes;
 mod config;
 pub mod diff;
 mod facades;
+pub mod forgetting;
 pub mod http;
 pub mod previews;
 pub mod relay;
@@ -74,9 +76,6 @@ use crate::streams::Streams;
 
 /// How often to look whether Postgres answers.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often what is old is cleared away.
-const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// The service.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ impl Service for ConfigApi {
         tokio::join!(
             self.relay.run(self.resync_interval, stop.clone()),
             watch_postgres(database.clone(), self.health, stop.clone()),
-            keep_forgetting(Arc::clone(&self.api), stop.clone()),
+            forgetting::keep_forgetting(&self.api, &stop),
             secrets::keep_erasing(&self.api, &stop),
             reseal::keep_resealing(&self.api, &stop),
             uses::keep_marking(&self.api, &stop),
@@ -195,36 +194,6 @@ async fn profiles_are_there(store: &Store, profiles: &Profiles) -> anyhow::Resul
             profiles.names()
         ),
     }
-}
-
-/// How long replays are known by. What they have made leaves with the record, which is kept for less in most places.
-const REPLAYS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
-
-/// How long it is known who did what.
-const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
-
-/// Keeps deleting what has been kept for long enough.
-async fn keep_forgetting(api: Arc<Api>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(FORGET_EVERY) => {}
-        }
-        if let Err(error) = forget_old(&api).await {
-            tracing::debug!(%error, "what is old stays for another while");
-        }
-    }
-}
-
-/// Deletes the answers to repeated requests, replays, entries of the audit trail and sessions that are old.
-async fn forget_old(api: &Api) -> Result<(), store::Error> {
-    let now = api.now();
-    let ago = |duration| now.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN);
-    let mut connection = api.database.of_all_projects().connection().await?;
-    store::idempotency_keys::delete_before(&mut connection, ago(http::KEPT)).await?;
-    store::replays::delete_before(&mut connection, ago(REPLAYS_KEPT)).await?;
-    store::audit::delete_before(&mut connection, ago(AUDIT_KEPT)).await?;
-    store::sessions::delete_before(&mut connection, ago(sessions::LONGEST), ago(sessions::IDLE)).await
 }
 
 /// Keeps the readiness condition `postgres`.

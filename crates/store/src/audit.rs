@@ -1,7 +1,7 @@
 //! `audit_entries`: who did what. Written by config-api.
 
 use jiff::Timestamp;
-use proto_schemas::id::ProjectId;
+use proto_schemas::id::{EventKey, ProjectId};
 use sqlx::query_as;
 use uuid::Uuid;
 
@@ -186,15 +186,17 @@ pub async fn page(
     Ok(rows.into_iter().map(Entry::from).collect())
 }
 
-/// Deletes entries of requests that came before `expired`; how many.
+/// Deletes up to `limit` entries of requests that came before `expired`, the oldest first; how many.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn delete_before(connection: &mut Connection, expired: Timestamp) -> Result<u64, Error> {
+pub async fn delete_before(connection: &mut Connection, expired: Timestamp, limit: u32) -> Result<u64, Error> {
     Ok(sqlx::query!(
+        // Ids are made of the same instant, and are what there is an index of.
         "-- audit::delete_before
-         DELETE FROM audit_entries WHERE begun_at < $1",
-        to_sql(expired),
+         DELETE FROM audit_entries WHERE id IN (SELECT id FROM audit_entries WHERE id < $1 ORDER BY id LIMIT $2)",
+        EventKey::floor(expired).as_uuid(),
+        i64::from(limit),
     )
     .execute(connection)
     .await?

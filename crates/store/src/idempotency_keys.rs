@@ -113,15 +113,18 @@ pub async fn forget(connection: &mut Connection, key: &Key) -> Result<(), Error>
     Ok(())
 }
 
-/// Deletes what is older; how many rows.
+/// Deletes up to `limit` rows of what is older; how many.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn delete_before(connection: &mut Connection, expired: Timestamp) -> Result<u64, Error> {
+pub async fn delete_before(connection: &mut Connection, expired: Timestamp, limit: u32) -> Result<u64, Error> {
     let deleted = sqlx::query!(
         "-- idempotency_keys::delete_before
-         DELETE FROM idempotency_keys WHERE created_at < $1",
+         DELETE FROM idempotency_keys WHERE created_at < $1 AND (token_id, key) IN (
+             SELECT token_id, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2
+         )",
         to_sql(expired),
+        i64::from(limit),
     )
     .execute(connection)
     .await?;

@@ -5,6 +5,7 @@
 mod access;
 mod definitions;
 mod event_types;
+mod forgetting;
 mod limits;
 mod manners;
 mod many;
