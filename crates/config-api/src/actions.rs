@@ -12,7 +12,7 @@ use crate::access::Caller;
 use crate::api::{Api, failed, note_changed};
 use crate::changes::Changes;
 use crate::resolve;
-use crate::trials::{self, Check};
+use crate::trials::Check;
 use crate::webhooks::{absent, change, note_written, profile};
 
 /// Switches the webhook of that name or id on or off.
@@ -37,7 +37,7 @@ pub async fn set_active(
 /// is delivered by and by. Where its endpoint has yet to be checked, another check is begun.
 ///
 /// # Errors
-/// 404
+/// 404, or too many checks and tests in a minute.
 pub async fn restart(api: &Api, project: &Project, caller: &Caller, named: &str) -> Result<Webhook, Problem> {
     let profile = profile(api, project)?;
     let mut transaction = api.begin_in(project.id).await?;
@@ -72,7 +72,6 @@ pub async fn check(api: &Api, project: &Project, named: &str) -> Result<Test, Pr
     let profile = profile(api, project)?;
     let mut transaction = api.begin_in(project.id).await?;
     let mut webhook = lock(&mut transaction, project, named).await?;
-    trials::not_too_many(&mut transaction, project, api.now()).await?;
     let check = Check::of(api, project, profile, &webhook);
     if is_pending(&mut transaction, &webhook).await? {
         webhook.check = Some(check.id());

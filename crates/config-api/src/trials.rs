@@ -17,7 +17,7 @@ use proto_schemas::delivery::{DeliveryDue, Trial, TrialKind};
 use proto_schemas::event::Event;
 use proto_schemas::id::{EventKey, ProjectId, WebhookId, is_event_type};
 use proto_schemas::operational::is_operational;
-use store::projects::Project;
+use store::projects::{self, Project};
 use store::tests::{self, NewTest, Test};
 use store::webhooks::Webhook;
 use store::{Connection, event_types};
@@ -27,8 +27,8 @@ use crate::api::{Api, failed, new_id};
 use crate::resolve;
 use crate::webhooks::profile;
 
-/// Tests that a project may begin in a minute. No lane bounds them, so this does: a receiver that hangs holds no more
-/// requests than these.
+/// Tests and checks that a project may begin in a minute, whatever begins them. No lane bounds them, so this does: a
+/// receiver that hangs holds no more requests than these.
 const PER_MINUTE: u64 = 60;
 
 /// The type of a test's event where neither the request nor the webhook's patterns name one.
@@ -80,7 +80,6 @@ pub async fn begin(api: &Api, project: &Project, target: Target<'_>, sample: Sam
     };
     let due = duty(event(api, project, webhook, sample, now).await?, webhook, trial);
     let mut transaction = api.begin_in(project.id).await?;
-    not_too_many(&mut transaction, project, now).await?;
     let test = insert(&mut transaction, &due, TrialKind::Test, stored, now).await?;
     transaction.commit().await.map_err(failed)?;
     api.publication.wait().await;
@@ -175,7 +174,7 @@ impl Check {
     /// Begins it, with the transaction that has written the webhook.
     ///
     /// # Errors
-    /// A failure of Postgres.
+    /// Too many tests and checks in a minute, or a failure of Postgres.
     pub async fn begin(self, connection: &mut Connection) -> Result<Test, Problem> {
         let webhook = Some(self.due.webhook);
         insert(connection, &self.due, TrialKind::Check, webhook, self.asked_at).await
@@ -186,12 +185,11 @@ impl Check {
 ///
 /// # Errors
 /// 429, or a failure of Postgres.
-pub async fn not_too_many(connection: &mut Connection, project: &Project, now: Timestamp) -> Result<(), Problem> {
+async fn not_too_many(connection: &mut Connection, project: ProjectId, now: Timestamp) -> Result<(), Problem> {
+    // Of requests at once no two must find the same place free.
+    projects::lock(connection, project).await.map_err(failed)?;
     let since = now - Duration::from_secs(60);
-    match tests::count_since(connection, project.id, since)
-        .await
-        .map_err(failed)?
-    {
+    match tests::count_since(connection, project, since).await.map_err(failed)? {
         begun if begun < PER_MINUTE => Ok(()),
         _ => Err(Problem::new(
             Code::TooManyRequests,
@@ -244,6 +242,7 @@ async fn insert(
     stored: Option<WebhookId>,
     now: Timestamp,
 ) -> Result<Test, Problem> {
+    not_too_many(connection, due.event.project, now).await?;
     let new = NewTest {
         id: due.event.key,
         project: due.event.project,

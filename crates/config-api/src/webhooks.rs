@@ -49,7 +49,7 @@ pub enum MadeUp {
 /// it so.
 ///
 /// # Errors
-/// What is wrong with the changes, or a name that is taken.
+/// What is wrong with the changes, a name that is taken, or too many endpoint checks in a minute.
 pub async fn create(
     api: &Api,
     project: &Project,
@@ -122,7 +122,7 @@ pub async fn change(
 /// [`change`], with changes that depend on how the webhook stands. Their url, `url`, is looked at before.
 ///
 /// # Errors
-/// 404, what `changes` says, what is wrong with them, or a name that is taken.
+/// 404, what `changes` says, what is wrong with them, a name that is taken, or too many endpoint checks in a minute.
 pub async fn change_with(
     api: &Api,
     project: &Project,
