@@ -32,22 +32,33 @@ const STREAMS_PER_PROJECT: usize = 50;
 /// Most exports at once at each process, and of one project.
 const EXPORTS: usize = 16;
 const EXPORTS_PER_PROJECT: usize = 4;
+/// Most replays that are watched at once at each process, and of one project: each is looked at once a second.
+const WATCHERS: usize = 200;
+const WATCHERS_PER_PROJECT: usize = 50;
 
-/// Streams and exports of this process.
+/// Streams, exports and watched replays of this process.
 #[derive(Debug)]
 pub struct Streams {
     database: Database,
     /// Ends all of them.
     pub stop: CancellationToken,
     followers: Arc<Semaphore>,
-    exports: Arc<Semaphore>,
+    exports: Places,
+    watchers: Places,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     feeds: HashMap<ProjectId, broadcast::Sender<Arc<Entry>>>,
-    exports: HashMap<ProjectId, usize>,
+}
+
+/// Answers of a kind: how many there may be, and how many there are of each project.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    of_a_project: usize,
+    taken: Arc<Mutex<HashMap<ProjectId, usize>>>,
 }
 
 /// An attempt that was recorded.
@@ -61,21 +72,48 @@ pub struct Entry {
     pub event: OnceLock<Bytes>,
 }
 
-/// The right to one export.
+/// The right to one such answer; it is given back when this is dropped.
 #[derive(Debug)]
-pub struct Exporting {
+pub struct Place {
     project: ProjectId,
-    state: Arc<Mutex<State>>,
+    taken: Arc<Mutex<HashMap<ProjectId, usize>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Exporting {
+impl Places {
+    fn new(all: usize, of_a_project: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            of_a_project,
+            taken: Arc::default(),
+        }
+    }
+
+    /// A place for an answer of this project's; or what to say where all are taken here, or all of the project.
+    fn take(&self, project: ProjectId, [here, of_the_project]: [&'static str; 2]) -> Result<Place, Problem> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| too_many(here))?;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(project).or_default();
+        if *count >= self.of_a_project {
+            return Err(too_many(of_the_project));
+        }
+        *count += 1;
+        drop(taken);
+        Ok(Place {
+            project,
+            taken: Arc::clone(&self.taken),
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = state.exports.get_mut(&self.project) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.project) {
             *count -= 1;
             if *count == 0 {
-                state.exports.remove(&self.project);
+                taken.remove(&self.project);
             }
         }
     }
@@ -89,7 +127,8 @@ impl Streams {
             database,
             stop,
             followers: Arc::new(Semaphore::new(max)),
-            exports: Arc::new(Semaphore::new(EXPORTS)),
+            exports: Places::new(EXPORTS, EXPORTS_PER_PROJECT),
+            watchers: Places::new(WATCHERS, WATCHERS_PER_PROJECT),
             state: Arc::default(),
         }
     }
@@ -134,22 +173,24 @@ impl Streams {
     ///
     /// # Errors
     /// 429 where there are too many.
-    pub fn export(&self, project: ProjectId) -> Result<Exporting, Problem> {
-        let permit = Arc::clone(&self.exports)
-            .try_acquire_owned()
-            .map_err(|_| too_many("too many exports are under way here"))?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = state.exports.entry(project).or_default();
-        if *count >= EXPORTS_PER_PROJECT {
-            return Err(too_many("too many exports of this project are under way"));
-        }
-        *count += 1;
-        drop(state);
-        Ok(Exporting {
-            project,
-            state: Arc::clone(&self.state),
-            _permit: permit,
-        })
+    pub fn export(&self, project: ProjectId) -> Result<Place, Problem> {
+        let too_many = [
+            "too many exports are under way here",
+            "too many exports of this project are under way",
+        ];
+        self.exports.take(project, too_many)
+    }
+
+    /// Another replay of a project's that is watched.
+    ///
+    /// # Errors
+    /// 429 where there are too many.
+    pub fn watch(&self, project: ProjectId) -> Result<Place, Problem> {
+        let too_many = [
+            "too many replays are watched here; ask for the replay instead",
+            "too many replays of this project are watched here; ask for the replay instead",
+        ];
+        self.watchers.take(project, too_many)
     }
 }
 

@@ -234,6 +234,16 @@ async fn of_one_project_and_of_a_process_only_so_many_answers_are_under_way() {
     drop(streams.export(projects[4]).unwrap());
     drop(streams.export(projects[3]).unwrap());
 
+    let mut watchers: Vec<_> = (0..50).map(|_| streams.watch(projects[0]).unwrap()).collect();
+    assert_eq!(streams.watch(projects[0]).unwrap_err().code(), Code::TooManyRequests);
+    for project in &projects[1..4] {
+        watchers.extend((0..50).map(|_| streams.watch(*project).unwrap()));
+    }
+    assert_eq!(streams.watch(projects[4]).unwrap_err().code(), Code::TooManyRequests);
+    watchers.remove(0);
+    drop(streams.watch(projects[4]).unwrap());
+    drop(streams.watch(projects[0]).unwrap());
+
     let follow = |project: ProjectId| streams.follow(project, begin);
     let mut followers: Vec<_> = (0..50).map(|_| follow(projects[0]).unwrap()).collect();
     assert_eq!(follow(projects[0]).unwrap_err().code(), Code::TooManyRequests);

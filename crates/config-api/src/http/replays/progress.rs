@@ -12,7 +12,6 @@ use common::http::{Code, Path, Problem};
 use common::token::Scope;
 use futures::stream;
 use store::replays as rows;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -20,12 +19,10 @@ use super::view::ProgressView;
 use crate::access::{InProject, Read};
 use crate::api::{Api, failed};
 use crate::replays;
+use crate::streams::Place;
 
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Answers of this kind at once, in one process: each looks once a second.
-static WATCHERS: Semaphore = Semaphore::const_new(200);
 
 /// A server-sent event.
 #[derive(ToSchema)]
@@ -53,12 +50,7 @@ pub(super) async fn watch(
     within: InProject<Read>,
     Path((_, named)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let watcher = WATCHERS.try_acquire().map_err(|_| {
-        Problem::new(
-            Code::TooManyRequests,
-            "too many replays are watched here; ask for the replay instead",
-        )
-    })?;
+    let place = api.streams.watch(within.project.id)?;
     let id = replays::find(&api, &within.project, &named).await?.id;
     let watched = Watched {
         api,
@@ -66,7 +58,7 @@ pub(super) async fn watch(
         id,
         last: None,
         is_over: false,
-        _watcher: watcher,
+        _place: place,
     };
     let events = stream::unfold(watched, |mut watched| async move {
         let event = watched.next().await?;
@@ -87,7 +79,7 @@ struct Watched {
     /// What was told last.
     last: Option<ProgressView>,
     is_over: bool,
-    _watcher: SemaphorePermit<'static>,
+    _place: Place,
 }
 
 impl Watched {
