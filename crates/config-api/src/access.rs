@@ -120,14 +120,17 @@ impl Caller {
     pub(crate) async fn again(&self, api: &Api) -> Result<Self, Problem> {
         let mut connection = api.database.of_all_projects().connection().await.map_err(failed)?;
         let (session, token) = match &self.session {
-            None => (None, tokens::by_id(&mut connection, self.token).await.map_err(failed)?),
+            None => {
+                let token = tokens::by_id(&mut connection, self.token).await.map_err(failed)?;
+                (None, token.ok_or_else(unknown)?)
+            }
             Some(session) => {
                 let (session, token) =
                     (sessions::find(&mut connection, &session.hash, api.now()).await?).ok_or_else(ended)?;
-                (Some(session), Some(token))
+                (Some(session), token)
             }
         };
-        Self::bearing(token, session, api)
+        Self::bearing(&token, session, api)
     }
 
     /// Whoever bears the request's token; the request is not counted, unless the token is no good.
@@ -167,16 +170,22 @@ impl Caller {
     ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
         let proof = credential.proof();
         let mut connection = connection_for(&credential, &proof, parts, api).await?;
-        let caller = match credential {
+        let found = match credential {
             Credential::Token(_) => {
                 let found = tokens::by_hash(&mut connection, &proof.hash).await.map_err(failed)?;
-                Self::bearing(found, None, api)
+                found.map(|token| (None, token)).ok_or_else(unknown)
             }
-            Credential::Session(_) => match sessions::find(&mut connection, &proof.hash, api.now()).await? {
-                Some((session, token)) => Self::bearing(Some(token), Some(session), api),
-                None => Err(ended()),
-            },
+            Credential::Session(_) => {
+                let found = sessions::find(&mut connection, &proof.hash, api.now()).await?;
+                let found = found.map(|(session, token)| (Some(session), token));
+                found.ok_or_else(ended)
+            }
         };
+        let caller = found.and_then(|(session, token)| {
+            let caller = Self::bearing(&token, session, api)?;
+            api.uses.note(&token, api.clock.now());
+            Ok(caller)
+        });
         match &caller {
             Ok(_) => api.rate_limits.note_valid(parts, &proof),
             Err(_) => api.rate_limits.count_refused(parts, &proof),
@@ -184,11 +193,11 @@ impl Caller {
         Ok((caller?, connection))
     }
 
-    fn bearing(token: Option<Token>, session: Option<Session>, api: &Api) -> Result<Self, Problem> {
+    fn bearing(token: &Token, session: Option<Session>, api: &Api) -> Result<Self, Problem> {
         let now = api.clock.now();
-        let is_good = |token: &Token| token.revoked_at.is_none() && token.expires_at.is_none_or(|expiry| expiry > now);
-        let token = token.filter(is_good).ok_or_else(unknown)?;
-        api.uses.note(&token, now);
+        if token.revoked_at.is_some() || token.expires_at.is_some_and(|expiry| expiry <= now) {
+            return Err(unknown());
+        }
         // A scope that a newer release has added allows nothing here.
         let scopes = token.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         Ok(Self {

@@ -275,3 +275,50 @@ async fn who_watches_is_told_at_once_and_no_longer_than_its_token_is_good_and_th
     let rest = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;
     assert_eq!(rest.expect("it ends when the service does").unwrap(), None);
 }
+
+#[tokio::test]
+async fn who_only_watches_does_not_use_the_token() {
+    let world = World::new().await;
+    let service = world.start().await;
+    recorded(&world, &service).await;
+    let api = &service.client;
+    let replay = ask(api, REPLAYS, json!({ "states": ["dead"] }), StatusCode::ACCEPTED).await;
+    let token = async || {
+        let scopes = json!({ "scopes": ["read"] });
+        api.post("/v1/projects/shop/tokens", scopes).await
+    };
+    let (watching, other) = (token().await, token().await);
+    let client = api.with_token(watching["token"].as_str().unwrap());
+    let mut watched = client.open(&format!("{REPLAYS}/{}/progress", id(&replay)), &[]).await;
+    assert!(watched.chunk().await.unwrap().is_some());
+    let used = async |token: &Value, since: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM tokens WHERE id = '{}' AND last_used_at > now() - interval '{since}'",
+            id(token)
+        );
+        world.number(&sql).await == 1
+    };
+    until("its one request is noted", async || used(&watching, "1 minute").await).await;
+    world
+        .sql("UPDATE tokens SET last_used_at = now() - interval '2 minutes'")
+        .await;
+
+    // It is looked at again each time that there is news; of two, one has begun after that.
+    for made in [1, 2] {
+        let sql = format!(
+            "INSERT INTO replay_progress (replay_id, made, started_at, counted_at, next_look_at)
+             VALUES ('{}', {made}, now(), now(), now())
+             ON CONFLICT (replay_id) DO UPDATE SET made = excluded.made",
+            id(&replay)
+        );
+        world.sql(&sql).await;
+        let news = tokio::time::timeout(Duration::from_secs(10), watched.chunk()).await;
+        assert!(news.expect("news").unwrap().is_some());
+    }
+    // What is used after it is noted with it, or after it.
+    let client = api.with_token(other["token"].as_str().unwrap());
+    client.get("/v1/projects/shop").await;
+    until("a request is noted", async || used(&other, "1 minute").await).await;
+    assert!(!used(&watching, "1 minute").await, "watching is noted as a use");
+    service.stop().await;
+}
