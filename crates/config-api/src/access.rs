@@ -141,6 +141,12 @@ impl Caller {
         Self::identify(parts, api).await.map(|(caller, _)| caller)
     }
 
+    /// Has the request refused with this where it is handled, for who has found out that its token is no good: it is neither
+    /// looked up nor counted again.
+    pub(crate) fn refuse_ahead(parts: &mut Parts, problem: Problem) {
+        parts.extensions.insert(Refused(problem));
+    }
+
     /// Counts the request here rather than where it is handled, for who may answer it without its handler.
     ///
     /// # Errors
@@ -160,7 +166,10 @@ impl Caller {
         parts: &Parts,
         api: &Api,
     ) -> Result<(Self, impl DerefMut<Target = Connection> + Send + use<>), Problem> {
-        Self::look_up(Credential::of(parts)?, parts, api).await
+        match parts.extensions.get() {
+            Some(Refused(problem)) => Err(problem.clone()),
+            None => Self::look_up(Credential::of(parts)?, parts, api).await,
+        }
     }
 
     async fn look_up(
@@ -221,6 +230,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
 /// Left with a request that was counted before it came to its handler.
 #[derive(Debug, Clone, Copy)]
 struct Counted;
+
+/// Left with a request of which it is known before it comes to its handler that its token is no good, and why.
+#[derive(Debug, Clone)]
+struct Refused(Problem);
 
 /// Whether the request is for an answer without end, as a page has a browser ask for it (HTML Living Standard, 9.2.2).
 fn is_watching(headers: &HeaderMap) -> bool {

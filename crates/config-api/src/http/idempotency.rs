@@ -103,7 +103,12 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
     let mut caller = match Caller::known(&parts, &api).await {
         Ok(caller) if caller.may_write() => caller,
         // The handler says what is wrong with the token.
-        _ => return Ok(next.run(Request::from_parts(parts, body)).await),
+        known => {
+            if let Err(problem) = known {
+                Caller::refuse_ahead(&mut parts, problem);
+            }
+            return Ok(next.run(Request::from_parts(parts, body)).await);
+        }
     };
     caller.count_ahead(&mut parts, &api)?;
     let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), &()).await?;

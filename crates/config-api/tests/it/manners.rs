@@ -372,6 +372,21 @@ async fn who_may_not_write_leaves_no_keys() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_no_good_is_counted_once_with_a_key_as_without_one() {
+    let world = World::new().await;
+    let service = world.start_with(&["--refused-tokens-per-minute", "4"]).await;
+    let guesser = service.client.with_token("ph_nobodys_token");
+    let key = [("idempotency-key", "k")];
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        let answer = guesser.send(Method::POST, "/v1/projects", &key, Some(json!({}))).await;
+        statuses.push(answer.status.as_u16());
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 429]);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn of_many_repetitions_at_once_one_makes_it_and_none_makes_another() {
     let world = World::new().await;
     let service = world.start().await;
