@@ -113,11 +113,9 @@ async fn once(api: Arc<Api>, request: Request, next: Next) -> Result<Response, P
     caller.count_ahead(&mut parts, &api)?;
     let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     let mut digest = Sha256::new();
-    for part in [
-        parts.method.as_str().as_bytes(),
-        parts.uri.to_string().as_bytes(),
-        &body,
-    ] {
+    // Over HTTP/2 the whole address is there, over HTTP/1.1 mostly not: it is the same request.
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    for part in [parts.method.as_str().as_bytes(), path.as_bytes(), &body] {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

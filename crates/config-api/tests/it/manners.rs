@@ -204,6 +204,24 @@ async fn of_that_for_which_nothing_is_done_no_answer_is_kept() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_repetition_over_another_version_of_http_is_one() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    let (key, body) = ([("idempotency-key", "k")], Some(json!({ "name": "shop" })));
+    let first = api.send(Method::POST, "/v1/projects", &key, body.clone()).await;
+    let again = api.over_http2().send(Method::POST, "/v1/projects", &key, body).await;
+    assert_eq!(
+        (again.status, again.header("idempotent-replayed")),
+        (StatusCode::CREATED, Some("true")),
+        "{}",
+        again.body
+    );
+    assert_eq!(again.body, first.body);
+    service.stop().await;
+}
+
 /// How many entries in the trail say that a secret was shown.
 async fn reveals(api: &Client) -> usize {
     let trail = api.get("/v1/projects/shop/audit?reveals=true").await;

@@ -226,6 +226,19 @@ impl Client {
         }
     }
 
+    /// The same over HTTP/2.
+    pub(crate) fn over_http2(&self) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's own client, which talks to the service under test"
+        )]
+        let http = reqwest::Client::builder().http2_prior_knowledge();
+        Self {
+            http: http.build().unwrap(),
+            ..self.clone()
+        }
+    }
+
     /// The same without a token.
     pub(crate) fn without_token(&self) -> Self {
         Self {
