@@ -279,11 +279,21 @@ async fn change_version(
     Json(changed): Json<ChangedVersion>,
 ) -> Result<Json<VersionView>, Problem> {
     let project = within.project;
+    // Before the transaction: a schema full of patterns takes its time, and who changes another type would wait for it.
+    let mut connection = api.connection_in(project.id).await?;
+    let found = own_version(&api, &mut connection, &project, &name, &named).await?;
+    drop(connection);
+    let checked = changed.checked(found.schema.clone()).await?;
+
     let mut transaction = api.begin_in(project.id).await?;
     rows::lock(&mut transaction, project.id).await.map_err(failed)?;
-    let versions = own(&api, &mut transaction, &project, &name).await?;
-    let version = versions.into_iter().find(|version| version.version == named);
-    let mut version = changed.apply(version.ok_or_else(no_version)?).await?;
+    let mut version = own_version(&api, &mut transaction, &project, &name, &named).await?;
+    // A version's schema does not change; this is another version of the same name.
+    if version.schema != found.schema {
+        let detail = format!("`{name}` was deleted and made anew meanwhile; try again");
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    checked.apply(&mut version);
     version.updated_at = api.now();
     rows::update(&mut transaction, &version).await.map_err(failed)?;
     note_changed(&mut transaction, &Key::EventType(project.id, name)).await?;
@@ -310,6 +320,8 @@ async fn remove(
 ) -> Result<StatusCode, Problem> {
     let project = within.project;
     let mut transaction = api.begin_in(project.id).await?;
+    // Nobody adds a version meanwhile to what they have found to be there.
+    rows::lock(&mut transaction, project.id).await.map_err(failed)?;
     if !rows::delete(&mut transaction, project.id, &name)
         .await
         .map_err(failed)?
@@ -355,6 +367,19 @@ async fn own(
         true => Err(absent(api, project, name)),
         false => Ok(own),
     }
+}
+
+/// A version of a type that the project may change.
+async fn own_version(
+    api: &Api,
+    connection: &mut store::Connection,
+    project: &Project,
+    name: &str,
+    version: &str,
+) -> Result<EventTypeVersion, Problem> {
+    let versions = own(api, connection, project, name).await?;
+    let found = versions.into_iter().find(|found| found.version == version);
+    found.ok_or_else(no_version)
 }
 
 /// Why there is no such type to be changed.

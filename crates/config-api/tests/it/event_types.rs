@@ -1,5 +1,7 @@
 //! Event types over REST, and their way to the CONFIG bucket.
 
+use std::time::Duration;
+
 use common::bus::ConfigBucket;
 use proto_schemas::definition::EventType;
 use proto_schemas::stream::config_key::Key;
@@ -271,5 +273,43 @@ async fn types_are_read_with_read_and_changed_with_configure() {
         let (found, problem) = client.call(method.clone(), &path, body).await;
         assert_eq!(found.as_u16(), status, "{method} {path}: {problem}");
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_schema_is_compiled_before_others_have_to_wait_and_who_deletes_waits_for_who_adds() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    let project = api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let schema = json!({ "type": "object" });
+    api.post(TYPES, json!({ "name": "a", "schema": schema })).await;
+
+    // Somebody is adding a version.
+    let store = world.store().await;
+    let mut adding = store.begin().await.unwrap();
+    store::event_types::lock(&mut adding, id(&project).parse().unwrap())
+        .await
+        .unwrap();
+    let version = format!("{TYPES}/a/versions/1.0.0");
+    let refused = api.call(Method::PATCH, &version, Some(json!({ "example": 1 })));
+    let (status, problem) = tokio::time::timeout(Duration::from_secs(4), refused)
+        .await
+        .expect("nothing is waited for");
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+
+    let of_a = format!("{TYPES}/a");
+    let deleted = api.call(Method::DELETE, &of_a, None);
+    let waits = until("who deletes waits", async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        world.number(waiting).await == 1
+    });
+    let release = async {
+        waits.await;
+        adding.commit().await.unwrap();
+    };
+    let ((status, _), ()) = tokio::join!(deleted, release);
+    assert_eq!(status, StatusCode::NO_CONTENT);
     service.stop().await;
 }

@@ -76,6 +76,12 @@ pub(in super::super) struct ChangedVersion {
     deprecated: Option<bool>,
 }
 
+/// Changes that may be made to a version.
+pub(super) struct CheckedVersion {
+    example: Option<Option<String>>,
+    deprecated: Option<bool>,
+}
+
 /// An event type.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EventType)]
@@ -153,19 +159,30 @@ impl ChangedEventType {
 }
 
 impl ChangedVersion {
-    pub(super) async fn apply(self, mut version: EventTypeVersion) -> Result<EventTypeVersion, Problem> {
-        if let Some(deprecated) = self.deprecated {
-            version.deprecated = deprecated;
-        }
-        if let Some(example) = self.example {
-            version.example = example.map(text);
-            let (schema, example) = (version.schema.clone(), version.example.clone());
-            let errors = compile(schema, example).await?;
+    /// The changes, if they may be made to a version with this schema.
+    pub(super) async fn checked(self, schema: Option<String>) -> Result<CheckedVersion, Problem> {
+        let example = self.example.map(|example| example.map(text));
+        if let Some(example) = &example {
+            let errors = compile(schema, example.clone()).await?;
             if !errors.is_empty() {
                 return Err(Problem::fields(errors));
             }
         }
-        Ok(version)
+        Ok(CheckedVersion {
+            example,
+            deprecated: self.deprecated,
+        })
+    }
+}
+
+impl CheckedVersion {
+    pub(super) fn apply(self, version: &mut EventTypeVersion) {
+        if let Some(example) = self.example {
+            version.example = example;
+        }
+        if let Some(deprecated) = self.deprecated {
+            version.deprecated = deprecated;
+        }
     }
 }
 
