@@ -6,11 +6,11 @@
 //! makes it again after a change).
 //! No rule of the product is decided in here: statements store what they are given.
 //!
-//! config-api writes `projects`, `tokens`, `sessions`, `webhooks`, `event_types`, `tests`, `replays`; retry-scheduler
-//! writes `events`, `attempts`, `pending_deliveries`, `drains`, `webhook_health`, `rejected_events`, `poisoned_entries`,
-//! `reconciliation`, `missing_deliveries`, `replay_progress`, `operational_events`, `stopped_webhooks`,
-//! `expiring_secrets`, `alerts`, `alert_pauses`, and makes and drops the partitions. Both note in `outbox` which
-//! definitions they have changed. [`log`] reads what retry-scheduler has written, for people.
+//! config-api writes `projects`, `tokens`, `sessions`, `webhooks`, `event_types`, `tests`, `replays`, `audit_entries`,
+//! `idempotency_keys`; retry-scheduler writes `events`, `attempts`, `pending_deliveries`, `drains`, `webhook_health`,
+//! `rejected_events`, `poisoned_entries`, `reconciliation`, `missing_deliveries`, `replay_progress`, `operational_events`,
+//! `stopped_webhooks`, `expiring_secrets`, `alerts`, `alert_pauses`, and makes and drops the partitions. Both note in
+//! `outbox` which definitions they have changed. [`log`] reads what retry-scheduler has written, for people.
 //!
 //! Instants are [`jiff::Timestamp`]s to the outside and have Postgres' resolution, a microsecond.
 

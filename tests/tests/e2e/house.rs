@@ -97,7 +97,7 @@ fn sql_is_in_the_store_alone() {
 /// it, config-api alone takes from it.
 #[test]
 fn no_table_has_two_writers() {
-    const RECORD: [&str; 30] = [
+    const RECORD: [&str; 29] = [
         "operational_events::",
         "alerts::insert",
         "events::insert",
@@ -117,11 +117,10 @@ fn no_table_has_two_writers() {
         "pending_deliveries::rescue",
         "pending_deliveries::wait_on",
         "drains::note",
-        "replay::make",
-        "replay::withdraw",
         "replay::supersede",
-        "replay::discard",
         "deliveries::make",
+        "deliveries::withdraw",
+        "deliveries::discard",
         "replay_progress::begin",
         "replay_progress::write",
         "replay_progress::put_off",
@@ -129,26 +128,45 @@ fn no_table_has_two_writers() {
         "webhook_health::write",
         "partitions::ensure",
     ];
-    const DEFINITIONS: [&str; 11] = [
+    const DEFINITIONS: [&str; 29] = [
         "projects::insert",
+        "projects::set_",
         "tokens::insert",
+        "tokens::upsert_global",
+        "tokens::revoke",
+        "tokens::mark_used",
+        "sessions::insert",
+        "sessions::touch",
+        "sessions::delete",
+        "audit::begin",
+        "audit::finish",
+        "audit::note_reveal",
+        "audit::delete_before",
+        "idempotency_keys::claim",
+        "idempotency_keys::answer",
+        "idempotency_keys::forget",
+        "idempotency_keys::delete_before",
         "webhooks::insert",
         "webhooks::update",
         "webhooks::note_revision",
         "rows::insert",
         "rows::update",
+        "rows::delete",
         "tests::insert",
+        "tests::forget_secrets",
         "replays::insert",
         "replays::cancel",
+        "replays::delete_before",
         "outbox::delete",
     ];
     let others = ["crates/store/", "crates/retry-scheduler/"];
     assert_eq!(strays(&RECORD, &others), Vec::<String>::new());
     let others = ["crates/store/", "crates/config-api/"];
     assert_eq!(strays(&DEFINITIONS, &others), Vec::<String>::new());
-    // The test sees a writer where there is one.
-    assert_ne!(strays(&RECORD, &["crates/store/"]), Vec::<String>::new());
-    assert_ne!(strays(&DEFINITIONS, &["crates/store/"]), Vec::<String>::new());
+    // The test sees a writer where there is one, and nobody is looked for who is called something else by now.
+    for writer in RECORD.iter().chain(&DEFINITIONS) {
+        assert_ne!(strays(&[writer], &["crates/store/"]), Vec::<String>::new(), "{writer}");
+    }
 }
 
 /// Who is not held to one project: whoever finds out who asks, works for all, or answers the administrator.
