@@ -12,6 +12,7 @@ mod many;
 mod previews;
 mod record;
 mod refused_names;
+mod repetitions;
 mod replays;
 mod secrets;
 mod sessions;
