@@ -149,7 +149,7 @@ pub mod config_key {
     const FILLED: &str = "filled";
 
     /// What a key of the bucket names.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
     pub enum Key {
         /// A project's definition.
         Project(ProjectId),
@@ -161,8 +161,8 @@ pub mod config_key {
         EventType(ProjectId, String),
         /// The schemas of a catalogue's event type: catalogue and type.
         CatalogueType(String, String),
-        /// That the bucket holds everything there is: config-api puts it there after all else. While it is not there,
-        /// what is not in the bucket may still come.
+        /// That the bucket holds everything there is: config-api puts it there after all else, and again whenever it has
+        /// compared everything. While it is not there, what is not in the bucket may still come.
         Filled,
     }
 

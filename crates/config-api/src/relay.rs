@@ -10,8 +10,9 @@
 //! after a crash, it has the same message id, and its attempt the same identity, so it is recorded once.
 //!
 //! Besides, at start and every now and then, every definition is compared with what the bucket holds; when it holds all,
-//! that is put there as well ([`Key::Filled`]), and nobody works by a bucket without it. A bucket that was deleted is made anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it
-//! has what was in it in memory meanwhile.
+//! that is put there as well ([`Key::Filled`]), and nobody works by a bucket without it. A bucket that was deleted is made
+//! anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it has what was in
+//! it in memory meanwhile. After a connection that was away NATS may have lost something, so everything is compared as well.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -151,14 +152,10 @@ impl Relay {
             }
             let outcome = async {
                 let found = self.bucket.restore().await?;
-                let before = filled.replace(found);
-                if before == Some(found) {
-                    return Ok(());
-                }
-                if before.is_some() {
+                // The same one may be an older state of itself.
+                if filled.take().is_some_and(|before| before != found) {
                     tracing::warn!("the CONFIG bucket was deleted; filling the one that has taken its place");
                 }
-                filled = None;
                 self.resync().await?;
                 filled = Some(found);
                 Ok(())
@@ -276,9 +273,8 @@ impl Relay {
             }
         }
         differing += self.resync_event_types().await?;
-        if self.bucket.get(&Key::Filled).await?.is_none() {
-            self.bucket.put(&Key::Filled, FILLED.to_vec()).await?;
-        }
+        // Again even where it is there: who knows more than the bucket did waits for it.
+        self.bucket.put(&Key::Filled, FILLED.to_vec()).await?;
         if differing > 0 {
             tracing::info!(
                 definitions = differing,

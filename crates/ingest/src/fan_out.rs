@@ -125,7 +125,7 @@ impl Matched {
 
 /// Decides who gets an event. Pure.
 #[must_use]
-pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
+pub fn decide(event: &Event, subscribers: &[Arc<Subscriber>]) -> Matched {
     let mut matched = Matched::default();
     // Taken apart for the first filter that asks, and once.
     let taken_apart = OnceCell::new();
@@ -164,7 +164,7 @@ pub fn decide(event: &Event, subscribers: &[Subscriber]) -> Matched {
 }
 
 /// [`decide`], where it holds nobody up.
-async fn who_gets(event: &Event, subscribers: Arc<[Subscriber]>) -> Matched {
+async fn who_gets(event: &Event, subscribers: Arc<[Arc<Subscriber>]>) -> Matched {
     if is_moderate(event, &subscribers) {
         return decide(event, &subscribers);
     }
@@ -174,8 +174,9 @@ async fn who_gets(event: &Event, subscribers: Arc<[Subscriber]>) -> Matched {
 
 /// Whether who gets an event is so soon decided that it may be done in between. What a key costs depends on the payload,
 /// which its expression is given, and on the expression, which may take as long as 64 KiB do.
-fn is_moderate(event: &Event, subscribers: &[Subscriber]) -> bool {
-    let has_key = |it: &&Subscriber| matches!(it.webhook.ordering, Ordering::Key(_)) && it.wants(&event.event_type);
+fn is_moderate(event: &Event, subscribers: &[Arc<Subscriber>]) -> bool {
+    let has_key =
+        |it: &&Arc<Subscriber>| matches!(it.webhook.ordering, Ordering::Key(_)) && it.wants(&event.event_type);
     let keys = subscribers.iter().filter(has_key).count();
     keys * (event.payload.len() + 64 * 1024) <= 1024 * 1024
 }
@@ -493,17 +494,17 @@ mod tests {
         WebhookId::from_uuid(Uuid::from_u128(number))
     }
 
-    fn subscribers(webhooks: &[(WebhookState, bool, Ordering)]) -> Vec<Subscriber> {
+    fn subscribers(webhooks: &[(WebhookState, bool, Ordering)]) -> Vec<Arc<Subscriber>> {
         webhooks
             .iter()
             .zip(1..)
             .map(|((state, hold_while_paused, ordering), number)| {
-                Subscriber::of(&Arc::new(Webhook {
+                Arc::new(Subscriber::of(&Arc::new(Webhook {
                     state: *state,
                     hold_while_paused: *hold_while_paused,
                     ordering: ordering.clone(),
                     ..Webhook::blank(id(number), PROJECT)
-                }))
+                })))
             })
             .collect()
     }
@@ -576,7 +577,7 @@ mod tests {
             (large.clone(), 1, true),
             (large.clone(), 2, false),
         ] {
-            let subscribers: Arc<[Subscriber]> = subscribers(&by_key(keys)).into();
+            let subscribers: Arc<[Arc<Subscriber>]> = subscribers(&by_key(keys)).into();
             let (payload, found) = (event.payload.len(), is_moderate(&event, &subscribers));
             assert_eq!(found, is_soon, "{keys} keys of {payload} bytes");
             let decided = who_gets(&event, Arc::clone(&subscribers)).await;

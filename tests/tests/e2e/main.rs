@@ -21,6 +21,7 @@ mod hostile_producers;
 mod house;
 mod lanes;
 mod logs;
+mod lost_buckets;
 mod main_job;
 mod nats_permissions;
 mod openapi;

@@ -3,6 +3,8 @@
 //! What is in it can be published again, so it may be lost: who fills it hears that it was deleted
 //! ([`ConfigBucket::lost`]), and makes it anew ([`ConfigBucket::restore`]).
 
+use std::time::Duration;
+
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -24,6 +26,18 @@ pub struct ConfigBucket {
     refusals: Refusals,
 }
 
+/// How long to wait for what stands under a key; where nothing does, nothing comes.
+const THERE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How far a bucket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// When it was made. No other bucket has the same.
+    pub made_at: Timestamp,
+    /// The revision of its last change.
+    pub revision: u64,
+}
+
 /// One definition as the bucket holds it.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -33,6 +47,10 @@ pub struct Entry {
     pub value: Bytes,
     /// Its revision: counts every change of the bucket.
     pub revision: u64,
+    /// When it was put there, by NATS's clock.
+    pub at: Timestamp,
+    /// Whether no further one is on its way just now.
+    pub is_last: bool,
     /// Whether everything that was in the bucket when the watch began has now been seen.
     pub caught_up: bool,
 }
@@ -69,12 +87,59 @@ impl ConfigBucket {
                 while let Some(Ok(_)) = watch.next().await {}
             }
         };
+        tokio::select! { () = gone => {}, () = self.connected_again() => {} }
+    }
+
+    /// Whether there is a connection right now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Resolves when the connection has been away and is there again, from when it is called on.
+    fn connected_again(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut link = self.connected.clone();
-        let away = async {
-            let _ = link.wait_for(|up| !*up).await;
-            let _ = link.wait_for(|up| *up).await;
-        };
-        tokio::select! { () = gone => {}, () = away => {} }
+        link.mark_unchanged();
+        async move {
+            // Every word of it counts: what is away for no longer than it takes to look is seen as nothing but there.
+            let heard = match link.changed().await {
+                Ok(()) => link.wait_for(|up| *up).await.is_ok(),
+                Err(_) => false,
+            };
+            if !heard {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// How far the bucket is that is there now.
+    ///
+    /// # Errors
+    /// [`Error`] where there is none, or JetStream does not answer.
+    pub async fn look(&self) -> Result<Found, Error> {
+        let looking = async { self.jetstream.get_key_value(CONFIG_BUCKET).await.map_err(fail) };
+        let store = self.refusals.explain(looking).await?;
+        Ok(Found {
+            made_at: made_at(&store),
+            revision: store.stream.cached_info().state.last_sequence,
+        })
+    }
+
+    /// When config-api last said that everything is there, by NATS's clock; `None` where it has not.
+    ///
+    /// # Errors
+    /// [`Error`] where there is no bucket, or JetStream does not answer.
+    pub async fn filled_at(&self) -> Result<Option<Timestamp>, Error> {
+        // A watch, because that is what every service may do.
+        let opening = async { self.store.watch_with_history(Key::Filled.to_text()).await.map_err(fail) };
+        let mut watch = self.refusals.explain(opening).await?;
+        match tokio::time::timeout(THERE_WITHIN, watch.next()).await {
+            Ok(Some(entry)) => {
+                let entry = entry.map_err(fail)?;
+                Ok((!entry.value.is_empty()).then(|| instant(entry.created.unix_timestamp_nanos())))
+            }
+            Ok(None) | Err(_) => Ok(None),
+        }
     }
 
     /// Makes the bucket where it is not there; when the one that is there now was made. With another time than before, it
@@ -128,12 +193,17 @@ impl ConfigBucket {
 
     /// Everything there is, then every change as it is made. Of an empty bucket nothing comes until something is put there.
     ///
+    /// It ends when the connection has been away and is there again: the client would go on behind the last revision that it
+    /// was given, and if the bucket is another one by now, or an older state of it, that revision is yet to come. Begin it
+    /// again.
+    ///
     /// # Errors
     /// [`Error`] where the watch cannot begin.
     pub async fn watch(&self) -> Result<impl Stream<Item = Result<Entry, Error>> + Send + use<>, Error> {
+        let connected_again = self.connected_again();
         let opening = async { self.store.watch_with_history(">").await.map_err(fail) };
         let watch = self.refusals.explain(opening).await?;
-        Ok(watch.filter_map(|entry| async move {
+        let entries = watch.filter_map(|entry| async move {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => return Some(Err(fail(error))),
@@ -143,9 +213,12 @@ impl ConfigBucket {
                 key: Key::parse(&entry.key),
                 value: entry.value,
                 revision: entry.revision,
+                at: instant(entry.created.unix_timestamp_nanos()),
+                is_last: entry.delta == 0,
                 caught_up,
             }))
-        }))
+        });
+        Ok(entries.take_until(connected_again))
     }
 }
 

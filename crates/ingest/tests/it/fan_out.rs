@@ -20,12 +20,12 @@ use proto_schemas::stream::config_key::Key;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(1));
+pub(crate) const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(1));
 
 #[derive(clap::Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
-    nats: bus::Config,
+    pub(crate) nats: bus::Config,
 }
 
 /// A NATS, and the stage over it with no bound of its own on an event's size.

@@ -119,6 +119,12 @@ impl Nats {
         self.port
     }
 
+    /// The folder that streams and buckets are stored in.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
     /// The process, while one runs.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
@@ -211,7 +217,7 @@ impl Nats {
             (
                 "jetstream",
                 json!({
-                    "store_dir": self.folder.join("store"),
+                    "store_dir": self.store(),
                     "max_memory_store": 256 << 20,
                     "max_file_store": self.options.storage,
                     "sync_interval": sync,
