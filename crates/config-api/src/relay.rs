@@ -3,8 +3,9 @@
 //! In come keys of definitions that have changed, committed to the outbox together with the change; out goes, for each,
 //! the definition as it then stands, to the CONFIG bucket. An entry is deleted in the transaction that read the
 //! definition, and only after the bucket has acked it. A crash in between publishes the definition once more, which is
-//! harmless; none is lost. One relay at a time works, over all processes, so an older definition is never published
-//! after a newer one.
+//! harmless; none is lost. One relay at a time works, over all processes, by a lock of Postgres. And one that has lost its
+//! lock unawares replaces nothing but what was in the bucket before it read the definitions, so an older definition is
+//! never published after a newer one.
 //!
 //! Tests go the same way, after the definitions: out goes the duty to make one, to stream DELIVERIES. Published once more
 //! after a crash, it has the same message id, and its attempt the same identity, so it is recorded once.
@@ -18,6 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::bus::bucket::Held;
 use common::bus::{self, Bus, ConfigBucket};
 use common::catalogue::{Catalogues, EventType};
 use common::failpoint::{self, Point};
@@ -204,6 +206,7 @@ impl Relay {
             let Some(last) = entries.last() else { return Ok(()) };
             after = last.id;
             let keys: Vec<Key> = entries.iter().filter_map(|entry| Key::parse(&entry.key)).collect();
+            let held = self.held(&keys).await?;
             let definitions = self.definitions(&mut transaction, &keys).await?;
             let mut done: HashSet<String> = definitions.iter().map(|(key, _)| key.to_text()).collect();
             let tests: Vec<EventKey> = entries
@@ -212,7 +215,7 @@ impl Relay {
                 .collect();
             let count = entries.len();
             failpoint::reach(Point::RelayRead);
-            self.put(definitions).await?;
+            self.put(held, definitions).await?;
             failpoint::reach(Point::RelayPublished);
             done.extend(self.hand_out(&mut transaction, &tests).await?);
             if !tests.is_empty() {
@@ -274,7 +277,11 @@ impl Relay {
         }
         differing += self.resync_event_types().await?;
         // Again even where it is there: who knows more than the bucket did waits for it.
-        self.bucket.put(&Key::Filled, FILLED.to_vec()).await?;
+        match self.bucket.put(&Key::Filled, FILLED.to_vec()).await {
+            // Another relay has found the same.
+            Ok(()) | Err(bus::Error::Superseded) => {}
+            Err(error) => return Err(error.into()),
+        }
         if differing > 0 {
             tracing::info!(
                 definitions = differing,
@@ -334,18 +341,9 @@ impl Relay {
         }
         let mut transaction = self.store.begin().await?;
         outbox::lock(&mut transaction).await?;
+        let held = self.held(keys).await?;
         let definitions = self.definitions(&mut transaction, keys).await?;
-        let differing: Vec<(Key, Vec<u8>)> = stream::iter(definitions)
-            .map(|(key, definition)| async move {
-                let found = self.bucket.get(&key).await?;
-                Ok::<_, bus::Error>((found.as_deref() != Some(definition.as_slice())).then_some((key, definition)))
-            })
-            .buffer_unordered(IN_FLIGHT)
-            .try_filter_map(|differing| async { Ok(differing) })
-            .try_collect()
-            .await?;
-        let count = differing.len();
-        self.put(differing).await?;
+        let count = self.put(held, definitions).await?;
         transaction.commit().await?;
         Ok(count)
     }
@@ -383,15 +381,35 @@ impl Relay {
         Ok(stored.await)
     }
 
-    async fn put(&self, definitions: Vec<(Key, Vec<u8>)>) -> Result<(), bus::Error> {
-        let count = definitions.len() as u64;
-        stream::iter(definitions)
-            .map(|(key, definition)| async move { self.bucket.put(&key, definition).await })
+    /// What the bucket holds under these keys. To be asked before the definitions are read: what is read then is as new as
+    /// what it is to replace.
+    async fn held(&self, keys: &[Key]) -> Result<HashMap<Key, Held>, bus::Error> {
+        let keys: HashSet<Key> = keys.iter().cloned().collect();
+        stream::iter(keys)
+            .map(|key| async move {
+                let held = self.bucket.held(&key).await?;
+                Ok((key, held))
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect()
+            .await
+    }
+
+    /// Puts those of the definitions into the bucket that it has otherwise; how many these were.
+    async fn put(&self, mut held: HashMap<Key, Held>, definitions: Vec<(Key, Vec<u8>)>) -> Result<usize, bus::Error> {
+        let differing: Vec<_> = definitions
+            .into_iter()
+            .map(|(key, definition)| (held.remove(&key).unwrap_or_default(), key, definition))
+            .filter(|(held, _, definition)| held.value.as_deref() != Some(definition.as_slice()))
+            .collect();
+        let count = differing.len();
+        stream::iter(differing)
+            .map(|(held, key, definition)| async move { self.bucket.replace(&key, &held, definition).await })
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await?;
-        self.published.add(count, &[]);
-        Ok(())
+        self.published.add(count as u64, &[]);
+        Ok(count)
     }
 
     /// The definitions under these keys as they stand, each once.

@@ -38,6 +38,14 @@ pub struct Found {
     pub revision: u64,
 }
 
+/// What stands under a key, and what has to stand there still when something else is put in its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The definition's bytes; `None` where there is none.
+    pub value: Option<Bytes>,
+    revision: u64,
+}
+
 /// One definition as the bucket holds it.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -152,22 +160,46 @@ impl ConfigBucket {
         Ok(made_at(&store))
     }
 
-    /// Stores a definition; resolves once JetStream has it.
-    ///
-    /// It replaces only the definition that is there when it is called. What is given up here may still be sent when the
-    /// connection comes back; by then another process may have stored a newer one, and that must stay.
+    /// What stands under a key, for [`ConfigBucket::replace`].
     ///
     /// # Errors
-    /// [`Error`] where it was not stored, or another one was stored meanwhile.
-    pub async fn put(&self, key: &Key, value: Vec<u8>) -> Result<(), Error> {
-        let key = key.to_text();
+    /// [`Error`] where JetStream does not answer.
+    pub async fn held(&self, key: &Key) -> Result<Held, Error> {
+        let reading = async { self.store.entry(key.to_text()).await.map_err(fail) };
+        let Some(entry) = self.refusals.explain(reading).await? else {
+            return Ok(Held::default());
+        };
+        Ok(Held {
+            value: (entry.operation == kv::Operation::Put).then_some(entry.value),
+            revision: entry.revision,
+        })
+    }
+
+    /// Puts a definition in the place of what was held there; resolves once JetStream has it.
+    ///
+    /// What is given up here may still be sent when the connection comes back; by then another process may have stored a
+    /// newer one, and that stays. For the same to hold of a definition, read it after what it is to replace.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] where another one was stored meanwhile; any other [`Error`] where it was not stored.
+    pub async fn replace(&self, key: &Key, held: &Held, value: Vec<u8>) -> Result<(), Error> {
         let putting = async {
-            let there = self.store.entry(&key).await.map_err(fail)?;
-            let revision = there.map_or(0, |entry| entry.revision);
-            let put = self.store.update(&key, value.into(), revision).await;
-            put.map(drop).map_err(fail)
+            let put = self.store.update(key.to_text(), value.into(), held.revision).await;
+            put.map(drop).map_err(|error| match error.kind() {
+                kv::UpdateErrorKind::WrongLastRevision => Error::Superseded,
+                _ => fail(error),
+            })
         };
         self.refusals.explain(putting).await
+    }
+
+    /// Stores a definition in the place of whatever is there.
+    ///
+    /// # Errors
+    /// As [`ConfigBucket::replace`].
+    pub async fn put(&self, key: &Key, value: Vec<u8>) -> Result<(), Error> {
+        let held = self.held(key).await?;
+        self.replace(key, &held, value).await
     }
 
     /// Reads a definition.

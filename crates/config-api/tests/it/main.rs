@@ -16,6 +16,7 @@ mod repetitions;
 mod replays;
 mod secrets;
 mod sessions;
+mod stalls;
 mod streams;
 mod support;
 mod templates;

@@ -68,11 +68,14 @@ impl World {
     }
 
     fn config_with(&self, admin_token: &str, keys: &str, more: &[&str]) -> Config {
-        let url = self.nats.url();
+        self.config_over(&self.nats.url(), admin_token, keys, more)
+    }
+
+    fn config_over(&self, nats_url: &str, admin_token: &str, keys: &str, more: &[&str]) -> Config {
         let arguments = [
             "config-api",
             "--nats-url",
-            &url,
+            nats_url,
             "--database-url",
             &self.database,
             "--encryption-keys",
@@ -95,6 +98,12 @@ impl World {
     /// A config-api with further arguments.
     pub(crate) async fn start_with(&self, more: &[&str]) -> Service {
         Self::run(self.config_with(ADMIN, KEYS, more), ADMIN).await
+    }
+
+    /// A config-api that reaches NATS at this address, and waits long for what it asks there.
+    pub(crate) async fn start_over(&self, nats_url: &str) -> Service {
+        let patient = ["--nats-ack-timeout", "30s"];
+        Self::run(self.config_over(nats_url, ADMIN, KEYS, &patient), ADMIN).await
     }
 
     /// A config-api with these encryption keys.
