@@ -65,7 +65,8 @@ pub fn no_event_type(name: &str) -> definition::EventType {
 }
 
 /// A webhook's definition: what the webhook says, and where it says nothing, what its project's profile says. A deleted
-/// one stays a definition, so that deliveries that come late end with the right reason.
+/// one stays a definition for a while, so that deliveries that come late end with the right reason; it says no more than
+/// that.
 #[must_use]
 pub fn webhook(
     webhook: &Webhook,
@@ -73,6 +74,15 @@ pub fn webhook(
     project: &Project,
     profile: &Profile,
 ) -> definition::Webhook {
+    if webhook.deleted_at.is_some() {
+        return definition::Webhook {
+            project_name: project.name.clone(),
+            revision: webhook.revision,
+            deleted: true,
+            events: Vec::new(),
+            ..definition::Webhook::blank(webhook.id, webhook.project)
+        };
+    }
     let settings = &webhook.settings;
     definition::Webhook {
         id: webhook.id,
@@ -80,7 +90,7 @@ pub fn webhook(
         project_name: project.name.clone(),
         name: webhook.name.clone(),
         revision: webhook.revision,
-        deleted: webhook.deleted_at.is_some(),
+        deleted: false,
         state: standing(webhook, health).state,
         url: webhook.url.clone(),
         events: webhook.events.clone(),
@@ -379,13 +389,30 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_webhook_and_a_deleted_one_say_so() {
+    fn a_paused_webhook_says_so() {
         let (mut webhook, project) = rows();
         webhook.active = false;
+        assert_eq!(resolved(&webhook, &project).state, WebhookState::Paused);
+    }
+
+    #[test]
+    fn of_a_deleted_webhook_nothing_is_said_but_that_it_is() {
+        let (mut webhook, project) = rows();
+        let large = "x".repeat(16 << 10);
+        webhook.name = large.clone();
+        webhook.url = format!("https://example.com/{large}");
+        webhook.events = vec![large.clone()];
+        webhook.attributes = [(large.clone(), large.clone())].into();
+        webhook.settings.transform = Some(large.as_str().into());
+        webhook.settings.filter = Some(large.as_str().into());
+        webhook.retry = Some(Retry::Delays(vec![Duration::MAX; 50]));
         webhook.deleted_at = Some(Timestamp::UNIX_EPOCH);
         let definition = resolved(&webhook, &project);
-        assert_eq!(definition.state, WebhookState::Paused);
         assert!(definition.deleted);
+        assert_eq!((definition.id, definition.project), (webhook.id, project.id));
+        assert_eq!((definition.project_name.as_str(), definition.revision), ("shop", 3));
+        let size = definition.encode().len();
+        assert!(size < 200, "{size} bytes");
     }
 
     fn at(second: i64) -> Timestamp {
