@@ -45,6 +45,7 @@ pub mod relay;
 pub mod replays;
 pub mod reseal;
 pub mod resolve;
+mod room;
 pub mod secrets;
 mod sessions;
 pub mod streams;
@@ -117,6 +118,7 @@ impl Service for ConfigApi {
             bucket,
             Arc::clone(&profiles),
             Arc::clone(&catalogues),
+            context.clock.clone(),
         );
         admin_token::install(&store, &admin_token, context.clock.now()).await?;
         relay.drain().await?;

@@ -14,6 +14,7 @@
 //! that is put there as well ([`Key::Filled`]), and nobody works by a bucket without it. A bucket that was deleted is made
 //! anew and filled in this way as soon as that is noticed, which is some ten seconds later; who works by it has what was in
 //! it in memory meanwhile. After a connection that was away NATS may have lost something, so everything is compared as well.
+//! Deleted webhooks and dead tokens leave the bucket then, [`DELETED_KEPT`] and [`DEAD_TOKEN_KEPT`] after they went.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,9 +23,11 @@ use std::time::Duration;
 use common::bus::bucket::Held;
 use common::bus::{self, Bus, ConfigBucket};
 use common::catalogue::{Catalogues, EventType};
+use common::clock::Clock;
 use common::failpoint::{self, Point};
 use common::profile::{Profile, Profiles};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use opentelemetry::metrics::Counter;
 use proto_schemas::delivery::DeliveryDue;
 use proto_schemas::id::{EventKey, ProjectId, WebhookId};
@@ -52,6 +55,13 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// promised to be in effect within a second of the answer.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(900);
 
+/// How long a deleted webhook stays a definition. What is owed to it ends within seconds of its deletion; what comes later,
+/// out of a stream that was not worked off meanwhile, ends by what Postgres says, only less directly.
+const DELETED_KEPT: Duration = Duration::from_secs(31 * 24 * 3600);
+
+/// How long a token stays a definition that is good for nothing any more. One that is not known is refused like it.
+const DEAD_TOKEN_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// What stands under [`Key::Filled`]; that something does is what counts.
 const FILLED: &[u8] = b"1";
 
@@ -66,6 +76,9 @@ pub enum Error {
     Bus(#[from] bus::Error),
 }
 
+/// A definition's bytes; `None` for what is gone for so long that the bucket need not know of it.
+type Definition = Option<Vec<u8>>;
+
 /// Publishes definitions.
 #[derive(Debug)]
 pub struct Relay {
@@ -74,6 +87,7 @@ pub struct Relay {
     bucket: ConfigBucket,
     profiles: Arc<Profiles>,
     catalogues: Arc<Catalogues>,
+    clock: Clock,
     wanted: Arc<watch::Sender<u64>>,
     done: watch::Sender<u64>,
     published: Counter<u64>,
@@ -112,6 +126,7 @@ impl Relay {
         bucket: ConfigBucket,
         profiles: Arc<Profiles>,
         catalogues: Arc<Catalogues>,
+        clock: Clock,
     ) -> (Self, Publication) {
         let wanted = Arc::new(watch::Sender::new(0));
         let (done, done_rx) = watch::channel(0);
@@ -130,6 +145,7 @@ impl Relay {
                 bucket,
                 profiles,
                 catalogues,
+                clock,
                 wanted,
                 done,
                 published,
@@ -236,11 +252,13 @@ impl Relay {
         }
     }
 
-    /// Puts every definition into the bucket that is not there, or is there otherwise.
+    /// Puts every definition into the bucket that is not there, or is there otherwise; what is long gone leaves it.
     ///
     /// # Errors
     /// [`Error`]
     pub async fn resync(&self) -> Result<(), Error> {
+        let published = self.bucket.keys().await?;
+        let mut unaccounted: HashSet<Key> = published.iter().filter_map(|key| Key::parse(key)).collect();
         let mut differing = 0;
         let mut after = None;
         loop {
@@ -254,8 +272,12 @@ impl Relay {
         }
         let mut after = None;
         loop {
-            let page = tokens::all(&mut *self.store.connection().await?, after, BATCH).await?;
+            let since = self.before(DEAD_TOKEN_KEPT);
+            let page = tokens::good_since(&mut *self.store.connection().await?, since, after, BATCH).await?;
             let keys: Vec<Key> = page.iter().map(|token| Key::Token(hex::encode(token.hash))).collect();
+            for key in &keys {
+                unaccounted.remove(key);
+            }
             differing += self.compare(&keys).await?;
             match page.last() {
                 Some(last) => after = Some(last.id),
@@ -264,18 +286,29 @@ impl Relay {
         }
         let mut after = None;
         loop {
-            let page = webhooks::all(&mut *self.store.connection().await?, after, BATCH).await?;
+            let since = self.before(DELETED_KEPT);
+            let page = webhooks::there_since(&mut *self.store.connection().await?, since, after, BATCH).await?;
             let keys: Vec<Key> = page
                 .iter()
                 .map(|(project, webhook)| Key::Webhook(*project, *webhook))
                 .collect();
+            for key in &keys {
+                unaccounted.remove(key);
+            }
             differing += self.compare(&keys).await?;
             match page.last() {
                 Some((_, last)) => after = Some(*last),
                 None => break,
             }
         }
-        differing += self.resync_event_types().await?;
+        let gone = unaccounted.into_iter();
+        let gone: Vec<Key> = gone
+            .filter(|key| matches!(key, Key::Token(_) | Key::Webhook(..)))
+            .collect();
+        for keys in gone.chunks(BATCH as usize) {
+            differing += self.compare(keys).await?;
+        }
+        differing += self.resync_event_types(&published).await?;
         // Again even where it is there: who knows more than the bucket did waits for it.
         match self.bucket.put(&Key::Filled, FILLED.to_vec()).await {
             // Another relay has found the same.
@@ -291,9 +324,14 @@ impl Relay {
         Ok(())
     }
 
+    fn before(&self, kept: Duration) -> Timestamp {
+        let now = self.clock.now();
+        now.checked_sub(kept).unwrap_or(Timestamp::MIN)
+    }
+
     /// The projects' own event types, and those of the catalogues that profiles name. A type that the bucket has and
     /// nobody else is published as gone: a catalogue changes with the program.
-    async fn resync_event_types(&self) -> Result<usize, Error> {
+    async fn resync_event_types(&self, published: &[String]) -> Result<usize, Error> {
         let mut wanted: Vec<Key> = Vec::new();
         let named: BTreeSet<&str> = self
             .profiles
@@ -304,7 +342,6 @@ impl Relay {
             let types = self.catalogues.get(name).into_iter().flatten();
             wanted.extend(types.map(|(event_type, _)| Key::CatalogueType(name.to_owned(), event_type.clone())));
         }
-        let published = self.bucket.keys().await?;
         let gone = published
             .iter()
             .filter_map(|key| Key::parse(key))
@@ -395,16 +432,26 @@ impl Relay {
             .await
     }
 
-    /// Puts those of the definitions into the bucket that it has otherwise; how many these were.
-    async fn put(&self, mut held: HashMap<Key, Held>, definitions: Vec<(Key, Vec<u8>)>) -> Result<usize, bus::Error> {
+    /// Puts those of the definitions into the bucket that it has otherwise, and has those leave that are none any more; how
+    /// many these were.
+    async fn put(
+        &self,
+        mut held: HashMap<Key, Held>,
+        definitions: Vec<(Key, Definition)>,
+    ) -> Result<usize, bus::Error> {
         let differing: Vec<_> = definitions
             .into_iter()
             .map(|(key, definition)| (held.remove(&key).unwrap_or_default(), key, definition))
-            .filter(|(held, _, definition)| held.value.as_deref() != Some(definition.as_slice()))
+            .filter(|(held, _, definition)| held.value.as_deref() != definition.as_deref())
             .collect();
         let count = differing.len();
         stream::iter(differing)
-            .map(|(held, key, definition)| async move { self.bucket.replace(&key, &held, definition).await })
+            .map(|(held, key, definition)| async move {
+                match definition {
+                    Some(definition) => self.bucket.replace(&key, &held, definition).await,
+                    None => self.bucket.remove(&key, &held).await,
+                }
+            })
             .buffer_unordered(IN_FLIGHT)
             .try_collect::<()>()
             .await?;
@@ -412,12 +459,12 @@ impl Relay {
         Ok(count)
     }
 
-    /// The definitions under these keys as they stand, each once.
+    /// The definitions under these keys as they stand, each once. Of what Postgres does not know nothing is said.
     async fn definitions(
         &self,
         connection: &mut Connection,
         keys: &[Key],
-    ) -> Result<Vec<(Key, Vec<u8>)>, store::Error> {
+    ) -> Result<Vec<(Key, Definition)>, store::Error> {
         let mut definitions = Vec::with_capacity(keys.len());
         let mut types: HashMap<ProjectId, Vec<String>> = HashMap::new();
         let mut changed_projects: HashSet<ProjectId> = HashSet::new();
@@ -438,10 +485,8 @@ impl Relay {
                 Key::EventType(project, name) => types.entry(*project).or_default().push(name.clone()),
                 Key::CatalogueType(catalogue, name) => {
                     let found = self.catalogues.event_type(catalogue, name).map(EventType::definition);
-                    definitions.push((
-                        key.clone(),
-                        found.unwrap_or_else(|| resolve::no_event_type(name)).encode(),
-                    ));
+                    let definition = found.unwrap_or_else(|| resolve::no_event_type(name));
+                    definitions.push((key.clone(), Some(definition.encode())));
                 }
                 // Not a definition, and never in the outbox.
                 Key::Filled => {}
@@ -455,21 +500,27 @@ impl Relay {
             .filter(|project| changed_projects.contains(&project.id))
         {
             let Some(profile) = self.profile(project) else { continue };
-            definitions.push((Key::Project(project.id), resolve::project(project, profile).encode()));
+            let definition = resolve::project(project, profile).encode();
+            definitions.push((Key::Project(project.id), Some(definition)));
         }
         if !token_hashes.is_empty() {
+            let since = self.before(DEAD_TOKEN_KEPT);
             for token in tokens::by_hashes(connection, &token_hashes).await? {
-                definitions.push((Key::Token(hex::encode(token.hash)), resolve::token(&token).encode()));
+                let definition = token.is_good_since(since).then(|| resolve::token(&token).encode());
+                definitions.push((Key::Token(hex::encode(token.hash)), definition));
             }
         }
         if !webhook_ids.is_empty() {
+            let since = self.before(DELETED_KEPT);
             let health = webhook_health::find(connection, &webhook_ids).await?;
             for webhook in webhooks::by_ids(connection, &webhook_ids).await? {
                 let Some(project) = projects.get(&webhook.project) else {
                     continue;
                 };
                 let Some(profile) = self.profile(project) else { continue };
-                let definition = resolve::webhook(&webhook, health.get(&webhook.id), project, profile).encode();
+                let definition = webhook
+                    .is_there_since(since)
+                    .then(|| resolve::webhook(&webhook, health.get(&webhook.id), project, profile).encode());
                 definitions.push((Key::Webhook(project.id, webhook.id), definition));
             }
         }
@@ -478,7 +529,7 @@ impl Relay {
             for name in names.into_iter().collect::<BTreeSet<_>>() {
                 let versions: Vec<_> = versions.iter().filter(|version| version.name == name).collect();
                 let definition = resolve::event_type(&name, &versions).encode();
-                definitions.push((Key::EventType(project, name), definition));
+                definitions.push((Key::EventType(project, name), Some(definition)));
             }
         }
         Ok(definitions)

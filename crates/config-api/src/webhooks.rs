@@ -5,7 +5,6 @@
 
 use common::egress::Refused;
 use common::http::{Code, Problem};
-use common::model::limits::WEBHOOKS_MAX;
 use common::profile::Profile;
 use common::sign::Key;
 use proto_schemas::definition::SecretKind;
@@ -21,8 +20,8 @@ use crate::access::Caller;
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::changes::{AuthenticationChange, Changes, Rules};
 use crate::http::webhooks::Definition;
-use crate::secrets;
 use crate::trials::Check;
+use crate::{room, secrets};
 
 /// Where access tokens are had, as a field of a request.
 const TOKEN_URL: &str = "/authentication/token_url";
@@ -69,7 +68,7 @@ pub async fn create(
 
     let check = Check::wanted(api, project, profile, None, &mut webhook);
     let mut transaction = api.begin_in(project.id).await?;
-    there_is_room(&mut transaction, &webhook).await?;
+    room::for_webhook(&mut transaction, project.id, api.now()).await?;
     url_is_free(&mut transaction, profile, &webhook).await?;
     webhooks::insert(&mut transaction, &webhook)
         .await
@@ -237,20 +236,6 @@ pub(crate) async fn vet(api: &Api, field: &str, url: &str) -> Result<(), Problem
     match api.guard.check(url) {
         Ok(target) => api.guard.vet(&target).await.map_err(refused),
         Err(_) => Ok(()),
-    }
-}
-
-/// Refuses a webhook more than a project may have.
-async fn there_is_room(connection: &mut Connection, webhook: &Webhook) -> Result<(), Problem> {
-    // Two requests at once must not both find that there is room.
-    projects::lock(connection, webhook.project).await.map_err(failed)?;
-    let there = webhooks::count(connection, webhook.project).await.map_err(failed)?;
-    match usize::try_from(there).is_ok_and(|there| there < WEBHOOKS_MAX) {
-        true => Ok(()),
-        false => Err(Problem::new(
-            Code::Conflict,
-            format!("the project has {there} webhooks, and {WEBHOOKS_MAX} is the most; delete one first"),
-        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ends what waits for webhooks that were deleted.
 //!
-//! In: webhooks that have waiting rows, and the definitions in memory. Out: the rows of deleted ones `cancelled`, with the
-//! reason. What is under way just then is left to dispatcher, which says the same, and what is recorded late to the next
+//! In: webhooks that have waiting rows, and the definitions in memory; of one that is not known there any more, since it was
+//! deleted long ago, what Postgres says. Out: the rows of deleted ones `cancelled`, with the reason. What is under way just then is left to dispatcher, which says the same, and what is recorded late to the next
 //! look.
 //!
 //! A crash here means nothing: the next look finds what is left.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::clock::Clock;
 use common::definitions::Definitions;
 use common::model::Standing;
+use proto_schemas::id::WebhookId;
 use store::{Error, Store, pending_deliveries};
 use tokio_util::sync::CancellationToken;
 
@@ -67,11 +68,21 @@ impl Canceller {
     /// Any [`Error`]; what was cancelled before is committed.
     pub async fn look(&self) -> Result<u64, Error> {
         let webhooks = pending_deliveries::webhooks_waiting(&mut *self.store.connection().await?).await?;
+        let unknown = webhooks
+            .iter()
+            .filter(|webhook| self.definitions.webhook(**webhook).is_none());
+        let unknown: Vec<WebhookId> = unknown.copied().collect();
+        let long_gone = match unknown.is_empty() {
+            true => Vec::new(),
+            false => store::webhooks::deleted(&mut *self.store.connection().await?, &unknown).await?,
+        };
         let mut total = 0;
         for webhook in webhooks {
             let known = self.definitions.webhook(webhook);
-            let Some(Standing::Gone(reason)) = known.map(|webhook| Standing::of(&webhook)) else {
-                continue;
+            let reason = match known.map(|webhook| Standing::of(&webhook)) {
+                Some(Standing::Gone(reason)) => reason,
+                None if long_gone.contains(&webhook) => "the webhook was deleted",
+                _ => continue,
             };
             loop {
                 let mut transaction = self.store.begin().await?;

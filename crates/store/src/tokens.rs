@@ -31,6 +31,15 @@ pub struct Token {
     pub last_used_at: Option<Timestamp>,
 }
 
+impl Token {
+    /// Whether it was good for anything at this instant, or is to be later.
+    #[must_use]
+    pub fn is_good_since(&self, since: Timestamp) -> bool {
+        let ends = [self.revoked_at, self.expires_at];
+        ends.into_iter().flatten().all(|end| end > since)
+    }
+}
+
 struct Row {
     id: Uuid,
     project_id: Option<Uuid>,
@@ -216,23 +225,47 @@ pub async fn page(
     rows.into_iter().map(Token::try_from).collect()
 }
 
-/// Up to `limit` tokens in the order of their ids, from after `after` on; revoked ones included.
+/// Up to `limit` tokens in the order of their ids, from after `after` on; those that were good for nothing any more at the
+/// instant `since` are left out.
 ///
 /// # Errors
 /// Any [`Error`].
-pub async fn all(connection: &mut Connection, after: Option<Uuid>, limit: u32) -> Result<Vec<Token>, Error> {
+pub async fn good_since(
+    connection: &mut Connection,
+    since: Timestamp,
+    after: Option<Uuid>,
+    limit: u32,
+) -> Result<Vec<Token>, Error> {
     let rows = query_as!(
         Row,
-        "-- tokens::all
+        "-- tokens::good_since
          SELECT id, project_id, name, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM tokens
-         WHERE $1::uuid IS NULL OR id > $1
+         WHERE ($1::uuid IS NULL OR id > $1) AND (revoked_at IS NULL OR revoked_at > $3)
+           AND (expires_at IS NULL OR expires_at > $3)
          ORDER BY id LIMIT $2",
         after,
         i64::from(limit),
+        to_sql(since),
     )
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Token::try_from).collect()
+}
+
+/// How many tokens of a project are good for something at this instant.
+///
+/// # Errors
+/// Any [`Error`].
+pub async fn count(connection: &mut Connection, project: ProjectId, now: Timestamp) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"-- tokens::count
+         SELECT count(*) AS "count!" FROM tokens
+         WHERE project_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"#,
+        project.as_uuid(),
+        to_sql(now),
+    )
+    .fetch_one(connection)
+    .await?)
 }
 
 /// Revokes a token of a project. Its hash, or `None` where there is no such token that is not already revoked.

@@ -1,6 +1,7 @@
 //! `webhooks` and `webhook_revisions`: subscriptions as their owners wrote them, and who changed what when. Written by
 //! config-api. A deleted webhook's row stays, so that late deliveries and the log still know it.
 
+mod gone;
 mod receiver;
 mod revisions;
 mod secrets;
@@ -16,6 +17,7 @@ use sqlx::query_as;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+pub use self::gone::{count_deleted, deleted, there_since};
 pub use self::receiver::{Authentication, ClientCertificate, Tls};
 pub use self::revisions::{Revision, note_revision, revision, revisions};
 pub use self::secrets::{Secret, lock, with_secrets_to_erase};
@@ -109,6 +111,12 @@ impl Webhook {
             updated_at: now,
             deleted_at: None,
         }
+    }
+
+    /// Whether it was not deleted yet at this instant.
+    #[must_use]
+    pub fn is_there_since(&self, since: Timestamp) -> bool {
+        self.deleted_at.is_none_or(|deleted_at| deleted_at > since)
     }
 }
 

@@ -185,12 +185,21 @@ impl ConfigBucket {
     pub async fn replace(&self, key: &Key, held: &Held, value: Vec<u8>) -> Result<(), Error> {
         let putting = async {
             let put = self.store.update(key.to_text(), value.into(), held.revision).await;
-            put.map(drop).map_err(|error| match error.kind() {
-                kv::UpdateErrorKind::WrongLastRevision => Error::Superseded,
-                _ => fail(error),
-            })
+            put.map(drop).map_err(unstored)
         };
         self.refusals.explain(putting).await
+    }
+
+    /// Has what was held under a key leave the bucket; resolves once JetStream has noted it.
+    ///
+    /// # Errors
+    /// As [`ConfigBucket::replace`].
+    pub async fn remove(&self, key: &Key, held: &Held) -> Result<(), Error> {
+        let removing = async {
+            let removed = self.store.delete_expect_revision(key.to_text(), Some(held.revision));
+            removed.await.map_err(unstored)
+        };
+        self.refusals.explain(removing).await
     }
 
     /// Stores a definition in the place of whatever is there.
@@ -256,6 +265,13 @@ impl ConfigBucket {
 
 fn made_at(store: &kv::Store) -> Timestamp {
     instant(store.stream.cached_info().created.unix_timestamp_nanos())
+}
+
+fn unstored(error: kv::UpdateError) -> Error {
+    match error.kind() {
+        kv::UpdateErrorKind::WrongLastRevision => Error::Superseded,
+        _ => fail(error),
+    }
 }
 
 fn fail(error: impl Into<async_nats::Error>) -> Error {

@@ -246,9 +246,8 @@ impl Watcher {
         if let Some(reading) = &mut self.reading {
             reading.found.insert(key.clone());
         }
-        // An empty value is a deleted key: somebody's hand, since definitions are never deleted. It repairs itself when
-        // config-api publishes the next time.
         if entry.value.is_empty() {
+            self.apply_removal(key);
             return Ok(());
         }
         match key {
@@ -276,6 +275,20 @@ impl Watcher {
             }
         }
         Ok(())
+    }
+
+    /// An empty value is a deleted key. config-api deletes those of tokens and of deleted webhooks, when they are long gone;
+    /// a token is none where it is not known. All else is somebody's hand, and repairs itself when config-api publishes the
+    /// next time.
+    fn apply_removal(&mut self, key: Key) {
+        let is_gone = match &key {
+            Key::Token(_) => true,
+            Key::Webhook(_, id) => self.definitions.webhook(*id).is_some_and(|known| known.deleted),
+            _ => false,
+        };
+        if is_gone {
+            self.forget(key);
+        }
     }
 
     fn apply_webhook(&mut self, project: ProjectId, id: WebhookId, webhook: Webhook) {

@@ -23,6 +23,13 @@ pub const ATTRIBUTES_BYTES_MAX: usize = 4096;
 /// and that message has to fit whoever they are: see `ingest`'s check of `--max-event-bytes`.
 pub const WEBHOOKS_MAX: usize = 10_000;
 
+/// How many webhooks a project may have had within a day, those counted that it has. A deleted one is known to every service
+/// for a while, so who makes and deletes them in turn would fill all of them.
+pub const WEBHOOKS_A_DAY_MAX: usize = 20_000;
+
+/// How many tokens a project may have that are good for something. Every one is in the memory of every `ingest`.
+pub const TOKENS_MAX: usize = 1_000;
+
 /// Whether an event may have these attributes.
 #[must_use]
 pub fn attributes_fit(attributes: &BTreeMap<String, String>) -> bool {

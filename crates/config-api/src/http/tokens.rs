@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::access::{Admin, InProject};
 use crate::api::{Api, failed, new_id, note_changed};
 use crate::audit::{Shown, note_reveal};
-use crate::validate;
+use crate::{room, validate};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -138,6 +138,7 @@ pub(super) async fn create(
     };
 
     let mut transaction = api.begin_in(within.project.id).await?;
+    room::for_token(&mut transaction, within.project.id, now).await?;
     tokens::insert(&mut transaction, &token).await.map_err(failed)?;
     note_changed(&mut transaction, &Key::Token(hex::encode(token.hash))).await?;
     note_reveal(&mut transaction, &within.caller, Shown::Token(token.id)).await?;

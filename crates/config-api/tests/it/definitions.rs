@@ -60,6 +60,8 @@ async fn a_deleted_webhook_stays_a_definition_and_its_name_is_free() {
     api.delete("/v1/projects/shop/webhooks/w").await;
     let definition = defined(&bucket, &key(&project, &first)).await.unwrap();
     assert!(definition.deleted);
+    // Nor anything else that is large: every service has it in memory.
+    assert_eq!((definition.url.as_str(), definition.events.len()), ("", 0));
     // Nothing secret of it is kept, here or in the row.
     assert_eq!(definition.clone().without_secrets(), definition);
     assert!(definition.headers.is_empty() && definition.variables.is_empty() && definition.authentication.is_none());
@@ -74,6 +76,68 @@ async fn a_deleted_webhook_stays_a_definition_and_its_name_is_free() {
     let second = api.post("/v1/projects/shop/webhooks", simple("w")).await;
     assert_ne!(id(&first), id(&second));
     assert!(!defined(&bucket, &key(&project, &second)).await.unwrap().deleted);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_long_gone_leaves_the_bucket_and_does_not_come_back() {
+    let world = World::new().await;
+    let (service, bucket) = (world.start().await, world.bucket().await);
+    let api = &service.client;
+    let project = api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let (mut webhooks, mut tokens) = (Vec::new(), Vec::new());
+    for name in ["stays", "went", "long-gone"] {
+        let webhook = api.post("/v1/projects/shop/webhooks", simple(name)).await;
+        webhooks.push(key(&project, &webhook));
+        let token = api.post("/v1/projects/shop/tokens", json!({ "name": name })).await;
+        let hash = hex::encode(token::hash(token["token"].as_str().unwrap()));
+        tokens.push((Key::Token(hash), id(&token).to_owned()));
+    }
+    let expires = json!({ "name": "expired", "expires_at": "2999-01-01T00:00:00Z" });
+    let expired = api.post("/v1/projects/shop/tokens", expires).await;
+    let expired = Key::Token(hex::encode(token::hash(expired["token"].as_str().unwrap())));
+    for (name, (_, token)) in ["went", "long-gone"].into_iter().zip(&tokens[1..]) {
+        api.delete(&format!("/v1/projects/shop/webhooks/{name}")).await;
+        api.delete(&format!("/v1/projects/shop/tokens/{token}")).await;
+    }
+    let keys = || {
+        webhooks
+            .iter()
+            .chain(tokens.iter().map(|(key, _)| key))
+            .chain([&expired])
+    };
+    let there = async || {
+        let mut there = Vec::new();
+        for key in keys() {
+            there.push(bucket.get(key).await.unwrap().is_some());
+        }
+        there
+    };
+    assert_eq!(there().await, [true; 7]);
+    world
+        .sql(
+            "UPDATE webhooks SET deleted_at = now() - interval '30 days' WHERE name = 'went';
+             UPDATE webhooks SET deleted_at = now() - interval '32 days' WHERE name = 'long-gone';
+             UPDATE tokens SET revoked_at = now() - interval '23 hours' WHERE name = 'went';
+             UPDATE tokens SET revoked_at = now() - interval '25 hours' WHERE name = 'long-gone';
+             UPDATE tokens SET expires_at = now() - interval '25 hours' WHERE name = 'expired';",
+        )
+        .await;
+    // Each compares everything when it starts.
+    for _ in 0..2 {
+        world.start().await.stop().await;
+        assert_eq!(there().await, [true, true, false, true, true, false, false]);
+    }
+    // One that is good again after all is there again.
+    let sql = format!(
+        "UPDATE tokens SET expires_at = NULL WHERE name = 'expired'; INSERT INTO outbox (key) VALUES ('{}')",
+        expired.to_text()
+    );
+    world.sql(&sql).await;
+    until("it is published", async || {
+        bucket.get(&expired).await.unwrap().is_some()
+    })
+    .await;
     service.stop().await;
 }
 

@@ -96,6 +96,66 @@ async fn what_is_at_a_limit_is_taken_and_what_is_over_it_is_refused_in_its_place
 }
 
 #[tokio::test]
+async fn a_project_has_so_many_tokens_that_are_good_for_something() {
+    const TOKENS: &str = "/v1/projects/shop/tokens";
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    let first = api.post(TOKENS, json!({})).await;
+    world
+        .sql(
+            "INSERT INTO tokens (id, project_id, name, hash, scopes, created_at, expires_at, revoked_at)
+             SELECT gen_random_uuid(), project_id, n::text, sha256(n::text::bytea), scopes, created_at,
+                    CASE WHEN n = 1001 THEN now() END, CASE WHEN n = 1000 THEN now() END
+             FROM tokens, generate_series(2, 1001) AS n WHERE project_id IS NOT NULL",
+        )
+        .await;
+    // 999 are good for something: of two more, one has been revoked, and the other has expired.
+    api.post(TOKENS, json!({})).await;
+    let (status, answer) = api.call(Method::POST, TOKENS, Some(json!({}))).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert_eq!(
+        answer["detail"],
+        "the project has 1000 tokens, and 1000 is the most; revoke one first"
+    );
+    api.delete(&format!("{TOKENS}/{}", id(&first))).await;
+    api.post(TOKENS, json!({})).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_project_has_had_so_many_webhooks_within_a_day() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let api = &service.client;
+    api.post("/v1/projects", json!({ "name": "shop" })).await;
+    api.post(W, simple("stays")).await;
+    world
+        .sql(
+            "INSERT INTO webhooks (id, project_id, name, url, events, headers, active, revision, created_at, updated_at,
+                                   deleted_at)
+             SELECT gen_random_uuid(), project_id, n::text, url, events, headers, active, revision, created_at, updated_at,
+                    now() - CASE WHEN n > 19998 THEN interval '25 hours' ELSE interval '23 hours' END
+             FROM webhooks, generate_series(1, 20100) AS n",
+        )
+        .await;
+    api.post(W, simple("last")).await;
+    let (status, answer) = api.call(Method::POST, W, Some(simple("too-many"))).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("has deleted 19998 within a day, and 20000 is the most"),
+        "{detail}"
+    );
+    world
+        .sql("UPDATE webhooks SET deleted_at = now() - interval '25 hours' WHERE name = '7'")
+        .await;
+    api.post(W, simple("another")).await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_webhook_is_refused_with_its_reason_and_nothing_is_kept() {
     let world = World::new().await;
     let service = world.start().await;

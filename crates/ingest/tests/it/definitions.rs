@@ -138,3 +138,25 @@ async fn what_is_not_in_a_bucket_that_was_filled_anew_is_forgotten() {
     assert_eq!(revisions, [2, 1]);
     assert!(world.definitions.webhook(webhook(3, 1).id).is_none());
 }
+
+#[tokio::test]
+async fn what_leaves_the_bucket_is_forgotten_but_no_webhook_that_was_not_deleted() {
+    let world = World::new().await;
+    let deleted = Webhook {
+        deleted: true,
+        ..webhook(3, 2)
+    };
+    put(&world.bucket, &deleted).await;
+    let known = |number: u128| world.definitions.webhook(webhook(number, 1).id);
+    until("it is deleted", async || known(3).is_some_and(|known| known.deleted)).await;
+    let keys = [1, 3].map(|number| Key::Webhook(PROJECT, webhook(number, 1).id));
+    for key in keys.into_iter().chain([Key::Token("a1".into())]) {
+        let held = world.bucket.held(&key).await.unwrap();
+        world.bucket.remove(&key, &held).await.unwrap();
+    }
+    until("all of it is read", async || world.definitions.token("a1").is_none()).await;
+    assert!(known(3).is_none());
+    // That was somebody's hand.
+    assert!(known(1).is_some());
+    assert_eq!(world.subscribers().len(), 2);
+}

@@ -235,6 +235,41 @@ async fn everything_that_waits_for_a_deleted_webhook_is_cancelled_with_the_reaso
 }
 
 #[tokio::test]
+async fn what_waits_for_a_webhook_deleted_so_long_ago_that_it_is_no_definition_any_more_is_cancelled_too() {
+    let world = World::start().await;
+    let (here, gone) = (webhook(1), webhook(2));
+    world.ledger.create_webhook(gone).await;
+    world
+        .ledger
+        .record(&[accepted(key(1), &[gone]), accepted(key(2), &[here])])
+        .await;
+    // Dispatcher does not know either of them, and leaves them to the record.
+    world
+        .ledger
+        .record(&[deferred(first(1, gone)), deferred(first(2, here))])
+        .await;
+    assert_eq!(
+        world.canceller().look().await.unwrap(),
+        0,
+        "their definitions may yet come"
+    );
+    let mut connection = world.ledger.store.connection().await.unwrap();
+    let mut row = store::webhooks::by_ids(&mut connection, &[gone])
+        .await
+        .unwrap()
+        .remove(0);
+    row.deleted_at = Some(START);
+    store::webhooks::update(&mut connection, &row).await.unwrap();
+    drop(connection);
+    assert_eq!(world.canceller().look().await.unwrap(), 1);
+    assert_eq!(
+        world.told(1).await,
+        (State::Cancelled, "the webhook was deleted".into())
+    );
+    assert_eq!(world.told(2).await.0, State::Parked);
+}
+
+#[tokio::test]
 async fn a_cancelled_delivery_that_the_receiver_has_after_all_is_delivered() {
     let world = World::start().await;
     let attempt = first(1, webhook(1));
