@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use posthaste_tests::{Api, Cluster, Producer, Receiver, Setup, eventually};
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -399,13 +400,20 @@ async fn who_asks_too_much_of_intake_is_told_when_to_come_again_and_others_are_n
         (&nobodys, "10.1.1.1, 198.51.100.1", 401),
         (&nobodys, "10.1.1.2, 198.51.100.1", 429),
         (&nobodys, "198.51.100.2", 401),
-        // Nobody has guessed what is random: it does not wait, though it was never seen from there.
-        (&neighbour, "198.51.100.1", 202),
         // What somebody may have invented waits, though it is right.
         (api, "198.51.100.1", 429),
     ] {
         assert_eq!(post(client, from).await.status(), expected, "{from}");
     }
+    // What is random has tries of its own, which a neighbour may use up whose token was revoked. Nobody has guessed what is
+    // random and right: it does not wait, though it was never seen from there.
+    let revoked = common::token::generate();
+    let revoked = api.with_token(revoked.expose_secret());
+    eventually("no tries are left", || async {
+        (post(&revoked, "198.51.100.1").await.status() == 429).then_some(())
+    })
+    .await;
+    assert_eq!(post(&neighbour, "198.51.100.1").await.status(), 202);
     assert_eq!(
         post(api, "198.51.100.3").await.status(),
         202,
