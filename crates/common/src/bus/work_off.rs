@@ -202,6 +202,8 @@ const BUSY_PULL_EXPIRES: Duration = Duration::from_secs(1);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 /// What the server says when the next message is larger than what is left of the bytes that were asked for.
 const TOO_MANY_BYTES: &str = "Message Size Exceeds MaxBytes";
+/// What it says after the last message of a request, where bytes are left.
+const ALL_HAVE_COME: &str = "Batch Completed";
 /// How long to wait after a request was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// How long, once told to stop, to wait for messages that are still on their way here.
@@ -371,12 +373,16 @@ impl Puller {
         self.reserved = places;
     }
 
-    /// A status message ends the one open request.
+    /// A status message ends the one open request; but for the one that says that all that was asked for has come, which the
+    /// next request may have overtaken.
     fn request_ended(&mut self, status: StatusCode, description: Option<&str>) {
+        let says = |text| description.is_some_and(|description| description.starts_with(text));
+        if says(ALL_HAVE_COME) {
+            return;
+        }
         self.expect(Vec::new());
         self.credit.not_used_up();
-        let is_full = description.is_some_and(|text| text.starts_with(TOO_MANY_BYTES));
-        if !is_full && !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
+        if !says(TOO_MANY_BYTES) && !matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             tracing::debug!(%status, description, "a pull request was refused");
             self.refused = true;
         }

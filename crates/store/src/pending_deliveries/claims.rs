@@ -107,7 +107,7 @@ pub async fn claim_parked(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'parked' AND delivery.webhook_id = room.webhook_id
-               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
+               AND (SELECT true FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
@@ -257,7 +257,7 @@ pub async fn claim_held(
          CROSS JOIN LATERAL (
              SELECT * FROM pending_deliveries AS delivery
              WHERE delivery.state = 'held' AND delivery.webhook_id = room.webhook_id
-               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
+               AND (SELECT true FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.run, delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
@@ -339,7 +339,7 @@ pub async fn claim_ordered(
                    WHERE earlier.webhook_id = delivery.webhook_id AND earlier.order_key = delivery.order_key
                      AND earlier.state IN ('scheduled', 'released', 'parked', 'held', 'queued', 'behind')
                      AND earlier.event_key < delivery.event_key)
-               AND EXISTS (SELECT FROM events WHERE events.key = delivery.event_key)
+               AND (SELECT true FROM events WHERE events.key = delivery.event_key)
              ORDER BY delivery.event_key
              LIMIT greatest(room.free, 0)
              FOR UPDATE SKIP LOCKED
