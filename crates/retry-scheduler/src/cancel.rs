@@ -1,8 +1,8 @@
 //! Ends what waits for webhooks that were deleted.
 //!
 //! In: webhooks that have waiting rows, and the definitions in memory; of one that is not known there any more, since it was
-//! deleted long ago, what Postgres says. Out: the rows of deleted ones `cancelled`, with the reason. What is under way just then is left to dispatcher, which says the same, and what is recorded late to the next
-//! look.
+//! deleted long ago, what Postgres says. Out: the rows of deleted ones `cancelled`, with the reason. What is under way just
+//! then is left to dispatcher, which says the same, and what is recorded late to the next look.
 //!
 //! A crash here means nothing: the next look finds what is left.
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
-use common::bus::{Bus, ConfigBucket};
+use common::bus::ConfigBucket;
 use common::definitions::{Definitions, Subscriber};
 use common::health::Health;
-use posthaste::local::{Folder, Nats, nats};
+use posthaste::local::{Folder, Nats};
 use proto_schemas::definition::{Token, Webhook};
 use proto_schemas::id::WebhookId;
 use proto_schemas::stream::CONFIG_BUCKET;
@@ -15,7 +14,7 @@ use proto_schemas::stream::config_key::Key;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fan_out::{Arguments, PROJECT};
+use crate::support::{PROJECT, own_nats};
 
 struct World {
     bucket: ConfigBucket,
@@ -43,14 +42,7 @@ fn token() -> Token {
 
 impl World {
     async fn new() -> Self {
-        let folder = Folder::temporary().unwrap();
-        let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default())
-            .await
-            .unwrap();
-        let arguments = Arguments::parse_from(["test", "--nats-url", &nats.url()]);
-        let bus = Bus::connect(&arguments.nats, "ingest", Duration::from_secs(30))
-            .await
-            .unwrap();
+        let (folder, nats, bus) = own_nats().await;
         let bucket = bus.config_bucket().await.unwrap();
         for number in 1..=3 {
             put(&bucket, &webhook(number, 1)).await;

@@ -6,27 +6,20 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
-use clap::Parser as _;
-use common::bus::{self, Bus, Message, Options, Verdict};
+use common::bus::{Bus, Message, Options, Verdict};
 use common::definitions::Definitions;
 use common::health::Health;
 use ingest::fan_out::FanOut;
 use jiff::Timestamp;
-use posthaste::local::{Folder, Nats, nats};
+use posthaste::local::{Folder, Nats};
 use proto_schemas::definition::{Ordering, Project, SchemaCheck, Webhook};
-use proto_schemas::id::{ProjectId, WebhookId};
+use proto_schemas::id::WebhookId;
 use proto_schemas::ledger::{EventRejected, Fact, REJECTED_PAYLOAD_MAX};
 use proto_schemas::stream::config_key::Key;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub(crate) const PROJECT: ProjectId = ProjectId::from_uuid(Uuid::from_u128(1));
-
-#[derive(clap::Parser)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) nats: bus::Config,
-}
+use crate::support::{PROJECT, own_nats};
 
 /// A NATS, and the stage over it with no bound of its own on an event's size.
 struct World {
@@ -47,14 +40,7 @@ impl World {
     }
 
     async fn with(webhooks: u128, ordering: Ordering) -> Self {
-        let folder = Folder::temporary().unwrap();
-        let nats = Nats::start(&folder.path().join("nats"), &nats::Options::default())
-            .await
-            .unwrap();
-        let arguments = Arguments::parse_from(["test", "--nats-url", &nats.url()]);
-        let bus = Bus::connect(&arguments.nats, "ingest", Duration::from_secs(30))
-            .await
-            .unwrap();
+        let (folder, nats, bus) = own_nats().await;
         let bucket = bus.config_bucket().await.unwrap();
         let project = Project {
             id: PROJECT,

@@ -9,3 +9,4 @@
 
 mod definitions;
 mod fan_out;
+mod support;
